@@ -1,0 +1,41 @@
+# make demo   set up, then the whole pipeline on the built-in data
+# make test   set up, then all tests
+# Both can be repeated; neither needs root. After the first set-up nothing needs a network.
+PYTHON ?= python3
+# What to install torch from: empty = the package index pip knows (on Linux the CUDA build); see README for a CPU build.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+export MLFLOW_DISABLE_TELEMETRY := true
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test quick lint data bench clean
+
+demo: .venv/ready data
+	dvc repro
+	@python src/where.py --dataset demo
+
+test: .venv/ready lint
+	python -m pytest
+
+quick: .venv/ready
+	python -m pytest -m "not slow"
+
+lint: .venv/ready
+	ruff check . && ruff format --check . && mypy
+
+data: .venv/ready
+	python src/make_data.py
+
+bench: .venv/ready
+	python bench/run.py
+
+# torch first: whatever depends on it then finds it there. The stamp holds the lock it was made from.
+.venv/ready: requirements.lock
+	@cmp -s requirements.lock .venv/ready || { \
+	  set -e; test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock; }
+	@cp requirements.lock .venv/ready
+
+clean:
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache

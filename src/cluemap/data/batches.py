@@ -1,0 +1,165 @@
+"""Windows as batches of tensors: read and padded in the background, normalised on the device."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cluemap.data.patches import NODATA
+from cluemap.data.prefetch import ahead
+from cluemap.data.windows import Windows
+from cluemap.errors import DataError
+
+Self = TypeVar("Self", "RawBatch", "Batch")
+
+
+@dataclass
+class RawBatch:
+    """A batch as it lies on disk, padded to its longest series. Half the bytes of a normalised one."""
+
+    images: Tensor  # int16 b t c h w, NODATA where there is no data and in the padding
+    day: Tensor  # int16 b t, 0 in the padding
+    valid: Tensor  # bool b t
+    image_labels: Tensor  # bool b k
+    index: Tensor  # int64 b
+    mask: Tensor | None = None  # uint8 b h w
+
+    def to(self, device: torch.device | str) -> "RawBatch":
+        return _moved(self, device)
+
+
+@dataclass
+class Batch:
+    """What networks and losses are given."""
+
+    images: Tensor  # float32 b t c h w, normalised per band, 0 where there is no data
+    day: Tensor  # int64 b t, day of year, 0 = no date
+    valid: Tensor  # bool b t: false for padding and for dates without any data
+    image_labels: Tensor  # bool b k
+    index: Tensor  # int64 b, row in the table of windows
+    mask: Tensor | None = None  # int64 b h w
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return _moved(self, device)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def load_raw(windows: Windows, indexes: NDArray, masks: NDArray | None = None, pinned: bool = False) -> RawBatch:
+    """Copy some windows into one batch. `masks` (n h w) has one row per window of the split, as `windows.masks` has.
+
+    Raises:
+        DataError: `masks` has another number of windows than the split.
+    """
+    indexes = np.asarray(indexes, np.int64)
+    size = (len(indexes), int(windows.dates[indexes].max(initial=1)))  # a rank's share of a small batch can be empty
+    row = (len(windows.card.legend.bands), windows.card.size, windows.card.size)
+    images = torch.empty((*size, *row), dtype=torch.int16, pin_memory=pinned)  # b t c h w
+    day = torch.zeros(size, dtype=torch.int16, pin_memory=pinned)
+    valid = torch.zeros(size, dtype=torch.bool, pin_memory=pinned)
+    for index, image_row, day_row, valid_row in zip(indexes, images.numpy(), day.numpy(), valid.numpy(), strict=True):
+        series, days, seen = windows.series(index)
+        image_row[: len(days)] = series
+        image_row[len(days) :] = NODATA
+        day_row[: len(days)] = days
+        valid_row[: len(days)] = seen
+    return RawBatch(
+        images=images,
+        day=day,
+        valid=valid,
+        image_labels=torch.from_numpy(windows.image_labels[indexes]),
+        index=torch.from_numpy(indexes.copy()),
+        mask=None if masks is None else torch.from_numpy(_mask_rows(windows, indexes, masks)),
+    )
+
+
+def normalise(raw: RawBatch, mean: Tensor, std: Tensor) -> Batch:
+    """b t c h w -> b t c h w: (value - mean) / std per band (both c) in float32, 0 where NODATA; on raw's device."""
+    images = raw.images.to(torch.float32)
+    images.sub_(rearrange(mean, "c -> c 1 1")).div_(rearrange(std, "c -> c 1 1"))
+    images.masked_fill_(raw.images == NODATA, 0.0)
+    mask = None if raw.mask is None else raw.mask.long()
+    return Batch(images, raw.day.long(), raw.valid, raw.image_labels, raw.index, mask)
+
+
+def statistics(windows: Windows, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """The mean and standard deviation per band (float32 c) that `normalise` takes."""
+    return torch.from_numpy(windows.card.mean).to(device), torch.from_numpy(windows.card.std).to(device)
+
+
+def load(windows: Windows, indexes: NDArray, masks: NDArray | None = None) -> Batch:
+    """Some windows as one normalised batch, here and now, on the CPU."""
+    return normalise(load_raw(windows, indexes, masks), *statistics(windows))
+
+
+def stream(
+    windows: Windows,
+    order: Iterable[NDArray],
+    device: torch.device | str = "cpu",
+    masks: NDArray | None = None,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """One batch per index array of `order` (which may be endless), on `device`; a thread reads `prefetch` ahead.
+
+    The thread ends when `order` does, when reading fails (the error is raised here), or when the caller stops early.
+    """
+    device = torch.device(device)
+    mean, std = statistics(windows, device)
+    pinned = device.type == "cuda"
+    raws = (load_raw(windows, indexes, masks, pinned) for indexes in order)
+    for raw in ahead(raws, prefetch):
+        yield normalise(raw.to(device), mean, std)
+
+
+def batch_indexes(count: int, batch: int, step: int, seed: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
+    """Positions 0..count-1 of this rank's windows in global batch `step`; depends on nothing but its arguments.
+
+    Shuffled epochs lie end to end in one endless row; batch s takes places s*batch .. (s+1)*batch - 1 of it, and rank
+    r every world-th of those from the r-th on. So a resumed run goes on where it stopped, and the ranks' shares are
+    together the batch of a single process.
+    """
+    places = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)[rank::world]
+    epochs, offsets = np.divmod(places, count)
+    positions = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        positions[here] = _epoch(count, seed, int(epoch))[offsets[here]]
+    return positions
+
+
+def bucketed(dates: NDArray, indexes: NDArray, batch: int) -> list[NDArray]:
+    """Split `indexes` into batches of series of similar length, longest first; each index once, for inference."""
+    indexes = np.asarray(indexes)
+    ordered = indexes[np.argsort(-dates[indexes], kind="stable")]
+    return [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
+
+
+@lru_cache(maxsize=4)  # a batch can reach over the end of an epoch
+def _epoch(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    order.flags.writeable = False
+    return order
+
+
+def _mask_rows(windows: Windows, indexes: NDArray, masks: NDArray) -> NDArray[np.uint8]:
+    """masks n h w -> b h w: the rows of these windows."""
+    for split in set(windows.split_of(indexes)):
+        if windows.card.counts[split] != len(masks):
+            wanted = f"the {windows.card.counts[split]} {split} windows of {windows.folder}"
+            raise DataError(f"there are masks for {len(masks)} windows, not for {wanted}: run `dvc repro` again")
+    return np.ascontiguousarray(masks[windows.mask_row[indexes]])
+
+
+def _moved(batch: Self, device: torch.device | str) -> Self:
+    held = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    moved: dict[str, Any] = {
+        name: None if tensor is None else tensor.to(device, non_blocking=True) for name, tensor in held.items()
+    }
+    return replace(batch, **moved)

@@ -1,0 +1,174 @@
+"""The common form on disk, opened: windows of any data set, memory-mapped (format: README.md beside this file)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cluemap.data.patches import SPLITS, Legend
+from cluemap.errors import DataError
+from cluemap.files import read_json
+
+MEND = "run `dvc repro` (stage prepare) again"
+COLUMNS = (
+    *("name", "patch", "fold", "split", "tile", "row", "column", "x", "y", "crs", "pixel"),
+    *("dates", "shard", "start", "day_start", "mask_row", "labels"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """What card.json says of a prepared data set."""
+
+    dataset: str
+    legend: Legend
+    size: int  # pixels a side of a window
+    mean: NDArray[np.float32]  # c, over training pixels that were seen
+    std: NDArray[np.float32]  # c
+    counts: dict[str, int]  # windows per split
+    max_dates: int
+    digest: str  # of all arrays, the table and this card
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Windows:
+    """All windows of a prepared data set; window i is row i of `table`."""
+
+    folder: Path
+    card: Card
+    table: pd.DataFrame
+    image_labels: NDArray[np.bool_]  # N k
+    dates: NDArray[np.int64]  # N, length of each series
+    mask_row: NDArray[np.int64]  # N, row of the window in masks_<split>.npy
+    _split: NDArray[np.object_]
+    _shard: NDArray[np.int64]
+    _start: NDArray[np.int64]
+    _day_start: NDArray[np.int64]
+    _shards: tuple[NDArray[np.int16], ...]
+    _days: NDArray[np.int16]
+    _valid: NDArray[np.bool_]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Windows":
+        """Open `out/<data set>/prepare`. The mask files are looked at (size) but not opened: see `masks`.
+
+        Raises:
+            DataError: something is missing, damaged, or of another size than the card and the table say.
+        """
+        folder = Path(folder)
+        card = _read_card(folder / "card.json")
+        table = _read_table(folder / "windows.parquet", card)
+        column = {name: table[name].to_numpy(np.int64) for name in ("dates", "shard", "start", "day_start", "mask_row")}
+        for split in SPLITS:
+            _check_bytes(folder / f"masks_{split}.npy", card.counts[split] * card.size**2)
+        total = int(column["dates"].sum())
+        return cls(
+            folder=folder,
+            card=card,
+            table=table,
+            image_labels=np.stack(table["labels"].to_list()).astype(bool),
+            dates=column["dates"],
+            mask_row=column["mask_row"],
+            _split=table["split"].to_numpy(object),
+            _shard=column["shard"],
+            _start=column["start"],
+            _day_start=column["day_start"],
+            _shards=_open_shards(folder, card, column["shard"], column["start"] + column["dates"]),
+            _days=_open(folder / "days.npy", np.int16, (total,)),
+            _valid=_open(folder / "valid.npy", np.bool_, (total,)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.dates)
+
+    def __repr__(self) -> str:
+        return f"Windows({self.folder}, {self.card.counts})"
+
+    def indexes(self, split: str) -> NDArray[np.int64]:
+        """The windows of a split, in the row order of its masks."""
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}: splits are {SPLITS}")
+        return np.flatnonzero(self._split == split)
+
+    def split_of(self, indexes: NDArray[np.int64]) -> NDArray[np.object_]:
+        """The split of each window asked for."""
+        return self._split[indexes]
+
+    def series(self, index: int) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.bool_]]:
+        """images (t c h w, a view of the file), days (t), valid (t; false where the date has no data at all)."""
+        length, start, first = self.dates[index], self._start[index], self._day_start[index]
+        return (
+            self._shards[self._shard[index]][start : start + length],
+            self._days[first : first + length],
+            self._valid[first : first + length],
+        )
+
+    def masks(self, split: str) -> NDArray[np.uint8]:
+        """n h w, rows as `indexes(split)`. The only place that opens masks_<split>.npy: training never asks for it."""
+        shape = (len(self.indexes(split)), self.card.size, self.card.size)
+        return _open(self.folder / f"masks_{split}.npy", np.uint8, shape)
+
+
+def _read_card(path: Path) -> Card:
+    content = read_json(path)
+    try:
+        return Card(
+            dataset=content["dataset"],
+            legend=Legend.from_json(content["legend"]),
+            size=int(content["window"]),
+            mean=np.array(content["statistics"]["mean"], np.float32),
+            std=np.array(content["statistics"]["std"], np.float32),
+            counts={split: int(content["counts"][split]) for split in SPLITS},
+            max_dates=int(content["max_dates"]),
+            digest=content["digest"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a card of this version ({error!r}): {MEND}") from None
+
+
+def _read_table(path: Path, card: Card) -> pd.DataFrame:
+    if not path.exists():
+        raise DataError(f"{path} is missing: {MEND}")
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise DataError(f"{path} cannot be read ({error}): {MEND}") from None
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]!r}: {MEND}")
+    counts = {split: int((table["split"] == split).sum()) for split in SPLITS}
+    if counts != card.counts or sum(counts.values()) != len(table):
+        raise DataError(f"{path} holds {counts} windows, card.json says {card.counts}: {MEND}")
+    return table
+
+
+def _open_shards(folder: Path, card: Card, shard: NDArray, end: NDArray) -> tuple[NDArray[np.int16], ...]:
+    row = (len(card.legend.bands), card.size, card.size)
+    return tuple(
+        _open(folder / f"images_{number:04d}.npy", np.int16, (int(end[shard == number].max()), *row))
+        for number in range(int(shard.max()) + 1)
+    )
+
+
+def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: {MEND}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}): {MEND}") from None
+    if array.dtype != dtype or array.shape != shape:
+        wanted = f"{np.dtype(dtype)} {shape}"
+        raise DataError(f"{path} holds {array.dtype} {array.shape}, the table wants {wanted}: {MEND}")
+    return np.asarray(array)  # a plain view: slices of it are cheaper than slices of a memmap
+
+
+def _check_bytes(path: Path, least: int) -> None:
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: {MEND}") from None
+    if found < least:
+        raise DataError(f"{path} holds {found} bytes, the table wants at least {least}: {MEND}")

@@ -1,0 +1,113 @@
+"""Transformer blocks (METHOD section 2.2) that can also say how much the first tokens attend to the others."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: queries, keys and values without bias, output with bias."""
+
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.to_query_key_value = nn.Linear(width, 3 * heads * head_width, bias=False)
+        self.to_out = nn.Linear(heads * head_width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """s l d -> query, key, value, each s heads l head_width."""
+        projected = self.to_query_key_value(x)
+        query, key, value = rearrange(projected, "s l (three a e) -> three s a l e", three=3, a=self.heads)
+        return query, key, value
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+        """s a l e (three times), seen s 1 1 l bool or None (all) -> s l d."""
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        return self.dropout(self.to_out(rearrange(mixed, "s a l e -> s l (a e)")))
+
+
+def first_tokens_attention(query: Tensor, key: Tensor, seen: Tensor | None, first: int) -> Tensor:
+    """s a l e, s a l e, s 1 1 l -> s first (l - first): attention of the first tokens to the rest, mean over heads.
+
+    Only these rows are formed, never the whole l x l map; no gradient (METHOD section 5.1).
+    """
+    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+        scores = query[:, :, :first].float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
+        if seen is not None:
+            scores = scores.masked_fill(~seen, -torch.inf)
+        return scores.softmax(dim=-1)[..., first:].mean(dim=1)
+
+
+class Block(nn.Module):
+    """Attention half, then feed-forward half; the feed-forward half's residual is always plain.
+
+    residual (of the attention half, f = attention, LN = LayerNorm):
+        plain   x + f(LN x)         TSViT
+        normed  LN x + f(LN x)      released Exact classifier
+        both    x + LN x + f(LN x)  released Exact segmenter
+    """
+
+    def __init__(self, width: int, heads: int, head_width: int, feed_forward: int, dropout: float, residual: str):
+        super().__init__()
+        self.residual = residual
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, head_width, dropout)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, feed_forward * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(feed_forward * width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
+        """s l d -> s l d."""
+        normed = self.attention_norm(x)
+        return self._add(x, normed, self.attention.mix(*self.attention.heads_of(normed), seen))
+
+    def watched(self, x: Tensor, seen: Tensor | None, first: int) -> tuple[Tensor, Tensor]:
+        """s l d -> the same as forward, and s first (l - first): what the first tokens attend to."""
+        normed = self.attention_norm(x)
+        query, key, value = self.attention.heads_of(normed)
+        attention = first_tokens_attention(query, key, seen, first)
+        return self._add(x, normed, self.attention.mix(query, key, value, seen)), attention
+
+    def _add(self, x: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:
+        base = {"plain": x, "normed": normed, "both": x + normed if self.residual == "both" else x}[self.residual]
+        x = base + mixed
+        return x + self.feed_forward(x)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a final LayerNorm."""
+
+    def __init__(
+        self, depth: int, width: int, heads: int, head_width: int, feed_forward: int, dropout: float, residual: str
+    ):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(width, heads, head_width, feed_forward, dropout, residual) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """s l d, seen s l bool or None (all) -> s l d."""
+        mask = _key_mask(seen)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)
+
+    def watched(self, x: Tensor, seen: Tensor | None, first: int) -> tuple[Tensor, Tensor]:
+        """s l d -> s l d, and s first (l - first): attention of the first tokens, mean over layers and heads."""
+        mask, layers = _key_mask(seen), []
+        for block in self.blocks:
+            x, attention = block.watched(x, mask, first)
+            layers.append(attention)
+        return self.norm(x), torch.stack(layers).mean(dim=0)
+
+
+def _key_mask(seen: Tensor | None) -> Tensor | None:
+    return None if seen is None else rearrange(seen, "s l -> s 1 1 l")

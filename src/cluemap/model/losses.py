@@ -1,0 +1,37 @@
+"""The losses of eq. 15 but for the clue loss, which stands with the clues.
+
+Under several ranks a loss is this rank's share: the shares of all ranks sum to the loss of the whole batch. `total`
+sums a tensor over all ranks (one process: identity).
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Total = Callable[[Tensor], Tensor]
+
+
+def identity(x: Tensor) -> Tensor:
+    """`total` of one process."""
+    return x
+
+
+def classification_loss(logits: Tensor, labels: Tensor, total: Total = identity) -> Tensor:
+    """b k, b k -> scalar: multi-label soft-margin loss, mean over windows and classes."""
+    count = total(logits.new_tensor(float(logits.numel())))
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum") / count
+
+
+def tap_loss(raw: Tensor, refined: Tensor, labels: Tensor, total: Total = identity) -> Tensor:
+    """b k i j, b k i j, b k -> scalar: mean change by propagation over the present classes' positions (eq. 14)."""
+    present = labels.to(raw.dtype)
+    count = total(present.sum()) * raw.shape[-1] * raw.shape[-2]
+    change = (refined - raw).abs().sum(dim=(2, 3)) * present
+    return change.sum() / count.clamp_min(1.0)
+
+
+def pixel_loss(logits: Tensor, truth: Tensor, total: Total = identity) -> Tensor:
+    """b k h w, b h w (255 ignored) -> scalar: cross-entropy, mean over the pixels that count."""
+    count = total((truth != 255).sum().to(logits.dtype))
+    return F.cross_entropy(logits, truth, ignore_index=255, reduction="sum") / count.clamp_min(1.0)

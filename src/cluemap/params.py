@@ -1,0 +1,270 @@
+"""params.yaml as frozen, strictly checked classes: one per block, one field per key (units and sources stand there)."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from cluemap.errors import ParamsError
+from cluemap.paths import ROOT
+
+Share = Field(ge=0.0, le=1.0)
+Positive = Field(gt=0)
+
+
+class Block(BaseModel):
+    """One block of params.yaml: frozen, no unknown keys, no conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Source(Block):
+    format: Literal["pastis", "pastis24"]
+    classes: Literal["all"] | list[int]
+    folds: Literal["metadata", "fold_paths", "by_patch"]
+
+
+class WindowParams(Block):
+    size: int = Positive
+    stride: int = Positive
+    flush_edge: bool
+    max_dates: int = Positive
+    presence: float = Share
+    fold: int = Field(ge=1, le=5)
+
+
+class NetworkParams(Block):
+    """What the classifier and the segmenter share: sizes, then the optimiser's course."""
+
+    patch: int = Positive
+    width: int = Positive
+    temporal_depth: int = Positive
+    spatial_depth: int = Positive
+    heads: int = Positive
+    head_width: int = Positive
+    feed_forward: int = Positive
+    dropout: float = Field(ge=0.0, lt=1.0)
+    residual: Literal["plain", "normed", "both"]
+    mask_padding: bool
+    batch: int = Positive
+    steps: int = Positive
+    learning_rate: float = Positive
+    final_learning_rate: float = Field(ge=0.0)
+    warmup: float = Share
+    weight_decay: float = Field(ge=0.0)
+    validate_every: int = Positive
+
+
+class ClassifierParams(NetworkParams):
+    select: Literal["last", "mean_average_precision"]
+
+
+class SegmenterParams(NetworkParams):
+    pixel_layout: Literal["spatial", "flat"]
+    select: Literal["last", "miou"]
+
+
+class LossParams(Block):
+    lambda_clue: float = Field(ge=0.0)
+    lambda_tap: float = Field(ge=0.0)
+
+
+class ClueParams(Block):
+    count: int = Positive
+    start_step: int = Field(ge=0)
+    mu_high: float = Share
+    mu_low: float = Share
+    negatives_from: Literal["all_windows", "present_windows"]
+    eta: float = Positive
+    rounds: int = Positive
+    assignment: Literal["argmax", "gumbel"]
+    momentum: float = Share
+    weights: Literal["cam", "squared", "binary"]
+    tau: float = Positive
+    positive_in_denominator: bool
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ClueParams":
+        if self.mu_low >= self.mu_high:
+            raise ValueError(f"mu_low {self.mu_low} must be under mu_high {self.mu_high}")
+        return self
+
+
+class TemporalParams(Block):
+    kind: Literal["power", "softmax"]
+    sharpness: float = Field(ge=0.0)
+
+
+class AffinityParams(Block):
+    dilation: int = Positive
+    rounds: int = Field(ge=0)
+    temperature: float = Positive
+    blend: float = Share
+
+
+CamSource = Literal["clue", "refined", "fused", "spatial", "temporal"]
+
+
+class CamParams(Block):
+    source: CamSource
+    compare: list[CamSource]
+    blend: float = Share
+
+
+class MaskParams(Block):
+    threshold: float | Literal["validation"]
+    ignore_band: float = Field(ge=0.0)
+    curve_points: int = Field(ge=2)
+
+
+class ComputeParams(Block):
+    precision: Literal["fp32", "bf16"]
+    compile: bool
+    clip_norm: float = Field(ge=0.0)
+    inference_batch: int = Positive
+
+
+class CheckpointParams(Block):
+    minutes: float = Field(ge=0.0)
+
+
+class FigureParams(Block):
+    windows: int = Field(ge=0)
+
+
+class Method(Block):
+    """The blocks that a data set may override."""
+
+    windows: WindowParams
+    classifier: ClassifierParams
+    losses: LossParams
+    clues: ClueParams
+    temporal_weighting: TemporalParams
+    affinity: AffinityParams
+    cams: CamParams
+    masks: MaskParams
+    segmenter: SegmenterParams
+    compute: ComputeParams
+    checkpoint: CheckpointParams
+    figures: FigureParams
+
+
+class Params(Method):
+    """Everything one data set's pipeline is told: the method with that data set's overrides in place."""
+
+    dataset: str
+    root: str
+    seed: int = Field(ge=0)
+    source: Source
+
+    @property
+    def raw(self) -> Path:
+        """The folder of the raw data; `root` as written is relative to the project's root."""
+        return ROOT / self.root
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted key -> plain value, the form that MLflow and comparisons take."""
+        return dict(_flatten(self.model_dump(mode="json")))
+
+
+METHOD_BLOCKS = tuple(Method.model_fields)
+
+
+def load_params(dataset: str, file: Path | str | None = None) -> Params:
+    """Read params.yaml (YAML 1.2, the parser DVC uses) for one data set.
+
+    Raises:
+        ParamsError: unreadable file, unknown data set, or a key that is unknown, missing, wrong-typed or impossible.
+    """
+    file = Path(file) if file else ROOT / "params.yaml"
+    tree = _read(file)
+    _check_names(file, "", tree, ["datasets", "seed", *METHOD_BLOCKS, *_blocks_of_datasets(tree)])
+    root, block = _dataset(file, tree, dataset)
+    _check_names(file, dataset, block, ["source", *METHOD_BLOCKS], all_wanted=True)
+    merged: dict[str, Any] = {"dataset": dataset, "root": root, "seed": tree.get("seed"), "source": block["source"]}
+    for name in METHOD_BLOCKS:
+        _check_mapping(file, name, tree.get(name))
+        _check_mapping(file, f"{dataset}.{name}", block[name])
+        merged[name] = {**tree[name], **block[name]}
+    try:
+        return Params.model_validate(merged)
+    except ValidationError as error:
+        raise ParamsError(_explain(file, dataset, block, error)) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{file} is missing: the project's own lies beside dvc.yaml") from None
+    except YAMLError as error:
+        raise ParamsError(f"{file} is not YAML: {error}") from None
+    _check_mapping(file, "the file", tree)
+    return tree
+
+
+def _blocks_of_datasets(tree: dict[str, Any]) -> Iterator[str]:
+    return (name for name, block in tree.items() if isinstance(block, dict) and "source" in block)
+
+
+def _dataset(file: Path, tree: dict[str, Any], dataset: str) -> tuple[str, dict[str, Any]]:
+    _check_mapping(file, "datasets", tree.get("datasets"))
+    roots, known = tree["datasets"], sorted(_blocks_of_datasets(tree))
+    if dataset not in known:
+        raise ParamsError(f"{file} has no block for the data set {dataset!r}{_nearest(dataset, known)}; it has {known}")
+    if dataset not in roots:
+        raise ParamsError(f"{file}: `datasets` does not say where {dataset!r} lies: add `{dataset}: data/<its folder>`")
+    if not isinstance(roots[dataset], str):
+        raise ParamsError(f"{file}: datasets.{dataset} is {roots[dataset]!r}: give the folder of its raw data")
+    return roots[dataset], tree[dataset]
+
+
+def _check_mapping(file: Path, name: str, content: Any) -> None:
+    if not isinstance(content, dict):
+        raise ParamsError(f"{file}: {name} should hold `key: value` lines, found {content!r}")
+
+
+def _check_names(file: Path, where: str, block: dict[str, Any], allowed: list[str], all_wanted: bool = False) -> None:
+    prefix = f"{where}." if where else ""
+    for name in block:
+        if name not in allowed:
+            raise ParamsError(f"{file}: unknown key `{prefix}{name}`{_nearest(str(name), allowed)}")
+    wanted = allowed if all_wanted else ["datasets", "seed", *METHOD_BLOCKS]
+    for name in wanted:
+        if name not in block:
+            mend = f"write `{name}: {{}}` to override nothing" if all_wanted else "the project's own file holds it"
+            raise ParamsError(f"{file}: missing key `{prefix}{name}`: {mend}")
+
+
+def _nearest(name: str, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    return f": did you mean `{near[0]}`?" if near else ""
+
+
+def _explain(file: Path, dataset: str, block: dict[str, Any], error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        overridden = len(path) > 1 and path[-1] in block.get(path[0], {})
+        own = path[0] == "source" or overridden
+        key = ".".join([dataset, *path] if own else path)
+        if problem["type"] == "extra_forbidden":
+            fields = Params.model_fields[path[0]].annotation
+            lines.append(f"unknown key `{key}`{_nearest(path[-1], list(getattr(fields, 'model_fields', {})))}")
+        elif problem["type"] == "missing":
+            lines.append(f"missing key `{key}`")
+        else:
+            lines.append(f"`{key}`: {problem['msg']}, found {problem['input']!r}")
+    return "\n".join(f"{file}: {line}" for line in dict.fromkeys(lines))
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

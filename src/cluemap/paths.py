@@ -1,0 +1,19 @@
+"""Where things lie: one folder per data set and stage, anchored at the project's root and never at the caller's cwd."""
+
+import os
+from pathlib import Path
+
+# A stage run by DVC in a temporary copy (`dvc exp run --temp`) is told the copy's root.
+ROOT = Path(os.environ.get("DVC_ROOT", Path(__file__).resolve().parents[2]))
+OUT = ROOT / "out"
+STAGES = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+
+
+def stage_folder(dataset: str, stage: str, out: Path = OUT) -> Path:
+    """The output folder of a stage: `out/<data set>/<stage>`."""
+    return Path(out) / dataset / stage
+
+
+def state_folder(dataset: str, stage: str, out: Path = OUT) -> Path:
+    """Where an unfinished run keeps what it needs to go on; outside the stage's output, which DVC empties."""
+    return Path(out) / dataset / ".state" / stage

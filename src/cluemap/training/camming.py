@@ -1,0 +1,106 @@
+"""The work of stage make_cams: every source's CAM of every training and validation window. Opens no mask."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from cluemap.data.windows import Windows
+from cluemap.files import atomic_folder, write_json
+from cluemap.model.affinity import temporal_weights
+from cluemap.model.classifier import Classifier
+from cluemap.model.clues import Clues
+from cluemap.model.encoder import DAYS
+from cluemap.params import Params
+from cluemap.training.distributed import Ranks
+from cluemap.training.inference import cam, gather_rows, in_order, scan
+
+SPLITS = ("train", "validation")  # the test fold has no CAMs: nothing is ever chosen on it
+WEIGHTS = "temporal_weights.json"
+
+
+def sources_of(params: Params) -> list[str]:
+    """The source that masks are made of first, then those to compare; each once."""
+    return list(dict.fromkeys([params.cams.source, *params.cams.compare]))
+
+
+def cam_file(folder: Path, source: str, split: str) -> Path:
+    """float16 n k i j, rows as `windows.indexes(split)`; 0 for classes that are not in the image label."""
+    return folder / f"{source}_{split}.npy"
+
+
+def make_cams(network: Classifier, clues: Clues, windows: Windows, params: Params, ranks: Ranks, folder: Path) -> dict:
+    """Write `<folder>/cams/` (rank 0) and give the stage's metrics."""
+    clues = Clues(*(clue.to(ranks.device) for clue in clues))
+    days = DayWeights(len(windows.card.legend.classes), ranks.device)
+    made: dict[str, NDArray] = {}
+    for split in SPLITS:
+        for source in sources_of(params):
+            rows = _cams(network, clues, windows, split, source, params, ranks, days)
+            together = gather_rows(rows, ranks)
+            if ranks.first:
+                made[f"{source}_{split}"] = in_order(together, windows.indexes(split))
+    weights = days.together(ranks)
+    if not ranks.first:
+        return {}
+    with atomic_folder(folder / "cams") as temporary:
+        for name, maps in made.items():
+            np.save(temporary / f"{name}.npy", maps)
+        write_json(temporary / WEIGHTS, weights)
+    counts = {split: len(windows.indexes(split)) for split in SPLITS}
+    return {"windows": sum(counts.values()), "mean_score": _mean_scores(made, windows, params)}
+
+
+def _cams(
+    network: Classifier,
+    clues: Clues,
+    windows: Windows,
+    split: str,
+    source: str,
+    params: Params,
+    ranks: Ranks,
+    days: "DayWeights",
+) -> dict[int, NDArray]:
+    rows: dict[int, NDArray] = {}
+    indexes = windows.indexes(split)
+    batch_size = params.compute.inference_batch
+    bar = tqdm(total=len(indexes), disable=not ranks.first, unit="window", desc=f"{source} {split}", mininterval=1.0)
+    with bar:
+        for batch in scan(windows, indexes, batch_size, ranks):
+            found, watched = cam(network, clues, batch, source, params)
+            rows.update(zip(batch.index.tolist(), found.to(torch.float16).cpu().numpy(), strict=True))
+            if source == params.cams.source and split == "train":
+                kind = params.temporal_weighting
+                weights = temporal_weights(watched.attention, batch.valid, kind.kind, kind.sharpness)
+                days.add(weights, batch.day, batch.valid, batch.image_labels)
+            bar.update(min(len(batch) * ranks.world, bar.total - bar.n))
+    return rows
+
+
+class DayWeights:
+    """Which days of the year matter for which crop: weight of a date times the number of dates, 1 = an even share."""
+
+    def __init__(self, classes: int, device: torch.device):
+        self.sum = torch.zeros(classes, DAYS, dtype=torch.float64, device=device)
+        self.count = torch.zeros(classes, DAYS, dtype=torch.float64, device=device)
+
+    def add(self, weights: Tensor, day: Tensor, valid: Tensor, labels: Tensor) -> None:
+        """b k t, b t, b t, b k: windows that hold the class count."""
+        here = (labels[:, :, None] & valid[:, None]).double()  # b k t
+        share = weights.double() * valid.sum(dim=1)[:, None, None] * here
+        days = day[:, None].expand_as(here).transpose(0, 1).flatten(1)  # k (b t)
+        self.sum.scatter_add_(1, days, share.transpose(0, 1).flatten(1))
+        self.count.scatter_add_(1, days, here.transpose(0, 1).flatten(1))
+
+    def together(self, ranks: Ranks) -> dict[str, list]:
+        """ "sum" and "count", k 367 each, over all ranks: their ratio is a day's mean relative weight."""
+        return {"sum": ranks.total(self.sum).tolist(), "count": ranks.total(self.count).tolist()}
+
+
+def _mean_scores(made: dict[str, NDArray], windows: Windows, params: Params) -> dict[str, float]:
+    """Mean CAM of present classes on the training windows, per source: a label-free sign of how much is lit."""
+    labels = windows.image_labels[windows.indexes("train")]
+    return {source: float(made[f"{source}_train"][labels].astype(np.float32).mean()) for source in sources_of(params)}

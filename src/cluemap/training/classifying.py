@@ -1,0 +1,149 @@
+"""The classifier as a training task: eq. 15's losses, clues that move beside the network, scores on validation."""
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from cluemap.data.batches import Batch
+from cluemap.data.windows import Windows
+from cluemap.model.affinity import refine
+from cluemap.model.cams import raw_cam
+from cluemap.model.classifier import Classified, Classifier
+from cluemap.model.clues import Clues, Used, clue_loss, learn, random_clues
+from cluemap.model.losses import classification_loss, tap_loss
+from cluemap.model.pseudo import best_class, pseudo_mask, upsample
+from cluemap.params import Params
+from cluemap.training.distributed import Ranks
+from cluemap.training.inference import cam, gather_rows, in_order, scan
+from cluemap.training.metrics import Ids, average_precision, confusion, curve, curve_counts, scores
+
+
+def new_classifier(windows: Windows, params: Params) -> tuple[Classifier, Clues]:
+    """A classifier and its clues as they are before the first step; a function of the seed."""
+    card, sizes = windows.card, params.classifier
+    generator = torch.Generator().manual_seed(params.seed)
+    torch.manual_seed(params.seed)
+    network = Classifier(len(card.legend.bands), len(card.legend.classes), card.size, sizes)
+    return network, random_clues(len(card.legend.classes), params.clues.count, sizes.width, generator)
+
+
+class ClassifierTask:
+    """See `cluemap.training.loop.Task`."""
+
+    def __init__(self, network: Classifier, clues: Clues, windows: Windows, params: Params, ranks: Ranks):
+        self.network, self.windows, self.params, self.ranks = network, windows, params, ranks
+        self.clues = Clues(*(clue.to(ranks.device) for clue in clues))
+        self.select = None if params.classifier.select == "last" else params.classifier.select
+        self._used: tuple[Used, Used] | None = None  # of the last step, for the curves
+        self._start = self.clues
+
+    def losses(self, forward: Callable[[Batch], Classified], batch: Batch, step: int) -> dict[str, Tensor]:
+        """ "total", "classification", "auxiliary", "tap", "clue": this rank's shares."""
+        out, labels, total, params = forward(batch), batch.image_labels, self.ranks.total, self.params
+        raw = raw_cam(out.temporal.float(), out.spatial.float())
+        seen = out.watched
+        refined = refine(
+            raw, seen.sequence, seen.attention, batch.valid, labels,
+            params.affinity, params.temporal_weighting, params.affinity.blend,
+        )  # fmt: skip
+        parts = {
+            "classification": classification_loss(out.logits.float(), labels, total),
+            "auxiliary": auxiliary_loss(out, labels, total),
+            "tap": tap_loss(raw, refined, labels, total),
+            "clue": self._clue_loss(seen.dense, raw, labels) if step >= params.clues.start_step else raw.new_zeros(()),
+        }
+        whole = (
+            parts["classification"]
+            + parts["auxiliary"]
+            + params.losses.lambda_tap * parts["tap"]
+            + params.losses.lambda_clue * parts["clue"]
+        )
+        return {"total": whole, **parts}
+
+    def _clue_loss(self, dense: Tensor, raw: Tensor, labels: Tensor) -> Tensor:
+        total, params = self.ranks.total, self.params.clues
+        dense, flat = dense.float(), rearrange(raw.detach(), "b k i j -> b k (i j)")
+        self.clues, positive, negative = learn(dense, flat, labels, self.clues, params, total)
+        self._used = positive, negative
+        return clue_loss(
+            dense, self.clues, positive, negative, labels, params.tau, params.positive_in_denominator, total
+        )
+
+    def points(self) -> dict[str, float]:
+        """Clue statistics: nearness of positive to negative clues, drift from the start, how evenly clues are used."""
+        if self._used is None:
+            return {}
+        positive, negative = self.clues
+        nearness = torch.einsum("kmd,kld->kml", positive, negative).mean()
+        drift = 1 - (torch.cat(self.clues) * torch.cat(self._start)).sum(dim=-1).mean()
+        return {
+            "clues/positive_to_negative_cosine": nearness.item(),
+            "clues/drift": drift.item(),
+            "clues/positive_evenness": evenness(self._used[0], self.params.clues.count),
+            "clues/negative_evenness": evenness(self._used[1], self.params.clues.count),
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        return {"clues/positive": self.clues.positive, "clues/negative": self.clues.negative}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.clues = Clues(*(tensors[f"clues/{sign}"].to(self.ranks.device) for sign in ("positive", "negative")))
+
+    def validate(self) -> dict[str, float]:
+        """Average precision of the image labels, and OA and mIoU of the clue CAM's masks, on the validation fold."""
+        windows, params = self.windows, self.params
+        ids = Ids(len(windows.card.legend.classes), windows.card.legend.background)
+        indexes = windows.indexes("validation")
+        truth = torch.from_numpy(windows.masks("validation").copy())
+        logits: dict[int, object] = {}
+        points = params.masks.curve_points
+        counts = torch.zeros(ids.size, ids.size + 1, dtype=torch.int64)
+        bins = torch.zeros(points + 1, ids.size, ids.crops, dtype=torch.int64)
+        for batch in scan(windows, indexes, params.compute.inference_batch, self.ranks):
+            with torch.no_grad():
+                out = self.network(batch.images, batch.day, batch.valid)
+            logits.update(zip(batch.index.tolist(), out.logits.float().cpu().numpy(), strict=True))
+            found, _ = cam(self.network, self.clues, batch, "clue", params)
+            score, winner = best_class(upsample(found, windows.card.size), batch.image_labels)
+            score, winner = score.cpu(), winner.cpu()
+            rows = truth[torch.from_numpy(windows.mask_row[batch.index.cpu().numpy()])].numpy()
+            if isinstance(params.masks.threshold, float):
+                masks = pseudo_mask(score, winner, params.masks.threshold, ids.background)
+                counts += torch.from_numpy(confusion(rows, masks.numpy(), ids))
+            bins += torch.from_numpy(curve_counts(score.numpy(), winner.numpy(), rows, points, ids))
+        found_logits = gather_rows(logits, self.ranks)  # type: ignore[arg-type]
+        precision = {}
+        if self.ranks.first:
+            precision = average_precision(in_order(found_logits, indexes), windows.image_labels[indexes])
+        precision = self.ranks.agree(precision)
+        result = scores(self.ranks.total(counts.to(self.ranks.device)).cpu().numpy())
+        line = curve(self.ranks.total(bins.to(self.ranks.device)).cpu().numpy(), ids)
+        fixed = isinstance(params.masks.threshold, float)
+        return {
+            "mean_average_precision": precision["macro"],
+            "micro_average_precision": precision["micro"],
+            "clue_cam_miou": float(result.miou) if fixed else float(line.miou[line.best]),
+            "clue_cam_accuracy": float(result.overall_accuracy) if fixed else float(line.overall_accuracy[line.best]),
+            "clue_cam_miou_best_threshold": float(line.miou[line.best]),
+        }
+
+
+def auxiliary_loss(out: Classified, labels: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean of the classification loss on the two auxiliary logits (means of the patch scores over the grid)."""
+    logits = [scores_.float().mean(dim=(2, 3)) for scores_ in (out.temporal, out.spatial)]
+    return sum(classification_loss(part, labels, total) for part in logits) / 2  # type: ignore[return-value]
+
+
+def evenness(used: Used, count: int) -> float:
+    """Entropy of the clues' shares of positions, 1 = all alike, 0 = one clue takes all; mean over classes."""
+    mine = F.one_hot(used.assigned, count) * used.mask[..., None]
+    taken = mine.sum(dim=(0, 1)).double()
+    taken = taken[taken.sum(dim=1) > 0]
+    if count == 1 or not len(taken):
+        return 1.0
+    shares = taken / taken.sum(dim=1, keepdim=True)
+    entropy = torch.special.entr(shares).sum(dim=1)
+    return (entropy / torch.log(torch.tensor(float(count)))).mean().item()

@@ -1,0 +1,35 @@
+"""What a run store's failure means: it is not there, it has no such run, or it will never take this record."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluemap.errors import TrackingError
+
+
+class Refused(TrackingError):
+    """The store is there but does not take this record, and never will."""
+
+
+class RunGone(TrackingError):
+    """The store has no such run (any more)."""
+
+
+@contextmanager
+def explained(store: str) -> Iterator[None]:
+    """Turn whatever MLflow, a database driver or a bucket raises into one of the three, naming the store.
+
+    Raises:
+        TrackingError: the store failed, and may work later; or one of the two above.
+    """
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        text = (str(error).splitlines() or [""])[0]
+        code = getattr(error, "error_code", None)  # of an MlflowException
+        if code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in text:
+            raise RunGone(f"{store}: {text}") from error
+        if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+            raise Refused(f"{store}: {text}") from error
+        raise TrackingError(f"the run store {store} failed: {type(error).__name__}: {text}") from error

@@ -1,0 +1,21 @@
+"""Make the clue CAMs of every training and validation window, and those of other sources to compare (METHOD 6)."""
+
+import sys
+
+from cluemap.training.camming import make_cams
+from cluemap.training.drawing import draw_cams
+from cluemap.training.models import CLASSIFIER, load_classifier
+from cluemap.training.stage import Stage, run_stage
+
+
+def work(stage: Stage) -> None:
+    windows, params, ranks = stage.windows(), stage.params, stage.ranks
+    network, clues, _ = load_classifier(stage.folder_of("train_classifier") / "model" / CLASSIFIER, windows)
+    with stage.run(upstream=("prepare", "train_classifier")) as run:
+        metrics = make_cams(network.to(ranks.device), clues, windows, params, ranks, stage.folder)
+        draw_cams(stage, windows)
+        stage.finish(run, metrics, f"CAMs of {metrics.get('windows')} windows")
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("make_cams", __doc__, work, launches=True))

@@ -1,0 +1,21 @@
+"""Turn CAMs into pseudo masks, then score them against the truth, which chooses nothing (METHOD section 7)."""
+
+import sys
+
+from cluemap.training.drawing import draw_curves
+from cluemap.training.masking import make_masks, score_masks
+from cluemap.training.stage import Stage, run_stage
+
+
+def work(stage: Stage) -> None:
+    windows, params = stage.windows(), stage.params
+    cams = stage.folder_of("make_cams") / "cams"
+    with stage.run(upstream=("prepare", "make_cams")) as run:
+        threshold = make_masks(windows, cams, params, stage.folder)
+        metrics, curves = score_masks(windows, cams, threshold, params)
+        draw_curves(stage, curves, threshold)
+        stage.finish(run, metrics, f"pseudo masks at threshold {threshold:.2f}, mIoU {metrics['train']['miou']:.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("make_masks", __doc__, work))

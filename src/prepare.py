@@ -1,0 +1,17 @@
+"""Cut a raw data set into windows of the common form: arrays, table, image labels, splits, statistics."""
+
+import sys
+
+from cluemap.data.preparing import prepare
+from cluemap.data.readers import open_reader
+from cluemap.training.stage import Stage, run_stage
+
+
+def work(stage: Stage) -> None:
+    with stage.run() as run:
+        metrics = prepare(open_reader(stage.params), stage.params, stage.folder / "windows")
+        stage.finish(run, metrics, f"{sum(metrics['windows'].values())} windows")
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("prepare", __doc__, work))

@@ -1,0 +1,34 @@
+"""Train the classifier and its clues on image labels alone (METHOD sections 2 to 5)."""
+
+import sys
+
+from cluemap.files import atomic_folder
+from cluemap.training import checkpoint
+from cluemap.training.classifying import ClassifierTask, new_classifier
+from cluemap.training.drawing import draw_training
+from cluemap.training.loop import Data
+from cluemap.training.models import CLASSIFIER, about
+from cluemap.training.stage import Stage, run_stage
+
+BLOCKS = ("classifier", "losses", "clues", "temporal_weighting", "affinity")
+
+
+def work(stage: Stage) -> None:
+    windows, params = stage.windows(), stage.params
+    network, clues = new_classifier(windows, params)
+    task = ClassifierTask(network, clues, windows, params, stage.ranks)
+    data = Data(windows, windows.indexes("train"))
+    with stage.training(task, data, params.classifier, BLOCKS, ("prepare",)) as (run, trained):
+        network.load_state_dict(checkpoint.split(trained, "network/"))
+        task.restore(trained)
+        network.eval()
+        metrics = {"validation": task.validate(), "step": trained.step}
+        if stage.ranks.first:
+            with atomic_folder(stage.folder / "model") as folder:
+                checkpoint.save(folder / CLASSIFIER, trained, about("classifier", windows, params))
+            draw_training(stage, run.points(), {"clues start": params.clues.start_step})
+            stage.finish(run, metrics, f"classifier of step {trained.step}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("train_classifier", __doc__, work, launches=True))

@@ -1,0 +1,14 @@
+"""Train the same segmenter on the true masks: full supervision, the upper bound (METHOD section 8)."""
+
+import sys
+
+from cluemap.training.stage import Stage, run_stage
+from cluemap.training.supervising import train_segmenter
+
+
+def work(stage: Stage) -> None:
+    train_segmenter(stage, stage.windows().masks("train"), "truth", upstream=("prepare",))
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("train_reference", __doc__, work, launches=True))

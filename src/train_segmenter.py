@@ -1,0 +1,16 @@
+"""Train the segmenter on the pseudo masks (METHOD section 8)."""
+
+import sys
+
+from cluemap.training.masking import read_masks
+from cluemap.training.stage import Stage, run_stage
+from cluemap.training.supervising import train_segmenter
+
+
+def work(stage: Stage) -> None:
+    masks, digest = read_masks(stage.folder_of("make_masks") / "masks", stage.windows())
+    train_segmenter(stage, masks, digest, upstream=("prepare", "make_masks"))
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("train_segmenter", __doc__, work, launches=True))

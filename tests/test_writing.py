@@ -1,0 +1,33 @@
+"""Growing files are plain .npy files; statistics come from exact sums."""
+
+import numpy as np
+import pytest
+
+from cluemap.data import writing
+from cluemap.data.growing import GrowingArray
+
+
+@pytest.mark.parametrize("pieces", [[], [1], [3, 1, 5], [1] * 12])
+def test_a_growing_array_is_a_plain_npy_file(tmp_path, pieces):
+    generator = np.random.default_rng(0)
+    arrays = [generator.integers(-99, 99, (n, 2, 3)).astype(np.int16) for n in pieces]
+    file = GrowingArray(tmp_path / "a.npy", np.int16, (2, 3))
+    assert [file.append(array) for array in arrays] == [sum(pieces[:i]) for i in range(len(pieces))]
+    file.close()
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.concatenate([np.zeros((0, 2, 3), np.int16), *arrays]))
+    with pytest.raises(ValueError, match=r"takes int16 .*not float64"):
+        GrowingArray(tmp_path / "b.npy", np.int16, (2, 3)).append(np.zeros((1, 2, 3)))
+
+
+def test_moments_are_exact():
+    images = np.random.default_rng(0).integers(-300, 32767, (3, 2, 5, 7)).astype(np.int16)
+    images[1, :, 2:] = -10000
+    for band, (count, total, squares, every) in enumerate(writing.moments(images).T):
+        values = [int(value) for value in images[:, band].ravel() if value != -10000]
+        assert (count, total, squares, every) == (len(values), sum(values), sum(v * v for v in values), 105)
+
+
+def test_a_band_that_never_varies_normalises_to_zero():
+    images = np.full((3, 2, 5, 7), 40, np.int16)
+    images[:, 1] = -10000
+    assert writing.statistics(writing.moments(images)) == ([40.0, 0.0], [1.0, 1.0])

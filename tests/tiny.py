@@ -1,0 +1,81 @@
+"""A pipeline small enough for tests: prepared windows, a params file, and the real stage scripts run on them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from builders import write_prepared
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parents[1]
+BLOCKS = (
+    *("windows", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
+    *("cams", "masks", "segmenter", "compute", "checkpoint", "figures"),
+)
+SIZES = {"width": 11, "temporal_depth": 2, "spatial_depth": 1, "heads": 2, "head_width": 3, "feed_forward": 2}
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "windows": {"size": 14},
+    "classifier": {**SIZES, "batch": 8, "steps": 30, "validate_every": 15},
+    "segmenter": {**SIZES, "batch": 8, "steps": 30, "validate_every": 15},
+    "clues": {"start_step": 12, "momentum": 0.9},
+    "checkpoint": {"minutes": 0.0},
+    "compute": {"inference_batch": 5},
+    "figures": {"windows": 2},
+}
+
+
+def write_params(file: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, **top: Any) -> Path:
+    """The project's params.yaml with a data set `tiny`; `overrides` are laid over OVERRIDES, block by block."""
+    yaml = YAML()
+    tree = yaml.load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    tree["datasets"] = {"tiny": "data/tiny"}
+    block = {name: {**OVERRIDES.get(name, {}), **(overrides or {}).get(name, {})} for name in BLOCKS}
+    tree["tiny"] = {"source": {"format": "pastis", "classes": [1, 2, 3], "folds": "metadata"}, **block}
+    tree.update(top)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as handle:
+        yaml.dump(tree, handle)
+    return file
+
+
+def make_project(root: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, **top: Any) -> Path:
+    """A project folder with tiny prepared windows and their params."""
+    write_params(root / "params.yaml", overrides, **top)
+    write_prepared(
+        root / "out" / "tiny" / "prepare" / "windows",
+        counts={"train": 17, "validation": 7, "test": 5}, classes=3, size=14, bands=5, dataset="tiny",
+    )  # fmt: skip
+    return root
+
+
+def environment(root: Path, **more: str) -> dict[str, str]:
+    """The environment of a stage that works in `root`, on the CPU, one thread a process."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLUEMAP_", "MLFLOW_", "DVC_"))}
+    return {**kept, "DVC_ROOT": str(root), "CLUEMAP_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **more}
+
+
+def command(stage: str, root: Path) -> list[str]:
+    script = str(PROJECT / "src" / f"{stage}.py")
+    return [
+        sys.executable,
+        script,
+        "--dataset",
+        "tiny",
+        "--params",
+        str(root / "params.yaml"),
+        "--out",
+        str(root / "out"),
+    ]
+
+
+def run(stage: str, root: Path, check: bool = True, **more: str) -> subprocess.CompletedProcess:
+    """Run one stage script to its end."""
+    done = subprocess.run(
+        command(stage, root), env=environment(root, **more), capture_output=True, text=True, timeout=600
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{stage} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
