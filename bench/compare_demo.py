@@ -1,4 +1,4 @@
-"""Does the demo look like PASTIS? Prints a Markdown table of the demo beside real PASTIS24 windows (pickles).
+"""Does the demo look like PASTIS? Prints Markdown tables of the demo beside real PASTIS24 windows (pickles).
 
 Clear = a pixel and date whose blue reflectance is under 0.18 (and over -0.25); NDVI is the median over clear pixels.
 """
@@ -48,6 +48,11 @@ def main() -> None:
     print(f"| | real | demo |{' all of PASTIS |' if norms else ''}\n|---|---|---|{'---|' if norms else ''}")
     for name, one, other in rows:
         print(f"| {name} | {one} | {other} |{f' {norms.get(name, str())} |' if norms else ''}")
+    print(f"\n| NDVI | {' | '.join(MONTHS)} |\n|---{'|---' * 12}|")
+    for crop, name in CROPS.items():
+        for whose, windows in (("real", real), ("demo", demo)):
+            course = [f"{value:.2f}" if np.isfinite(value) else "" for value in _ndvi(windows, crop)]
+            print(f"| {name}, {whose} | {' | '.join(course)} |")
 
 
 def real_windows(folder: Path) -> Iterator[Window]:
@@ -83,11 +88,6 @@ def statistics(*sets: list[Window]) -> Iterator[tuple[str, ...]]:
         moments = [_moments(s, what == "clear pixels") for s in sets]
         for number, band in enumerate(BANDS):
             yield f"{band}, {what}: mean, deviation", *(f"{m[number]:.0f}, {s[number]:.0f}" for m, s in moments)
-    for crop, name in CROPS.items():
-        courses = [_ndvi(s, crop) for s in sets]
-        for month, label in enumerate(MONTHS):
-            if all(np.isfinite(course[month]) for course in courses):
-                yield f"NDVI of {name}, {label}", *(f"{course[month]:.2f}" for course in courses)
     for number, band in ((2, "B04"), (6, "B08"), (8, "B11")):
         for lag in (1, 2, 4):
             name = f"{band}: correlation of clear pixels {lag} apart"

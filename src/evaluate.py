@@ -2,9 +2,9 @@
 
 import sys
 
-from cluemap.training.drawing import draw_results
-from cluemap.training.evaluating import evaluate
-from cluemap.training.stage import Stage, run_stage
+from cluemap.stages.drawing import draw_results
+from cluemap.stages.evaluating import evaluate
+from cluemap.stages.stage import Stage, run_stage
 
 UPSTREAM = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference")
 

@@ -2,10 +2,10 @@
 
 import sys
 
-from cluemap.training.camming import make_cams
-from cluemap.training.drawing import draw_cams
+from cluemap.stages.camming import make_cams
+from cluemap.stages.drawing import draw_cams
+from cluemap.stages.stage import Stage, run_stage
 from cluemap.training.models import CLASSIFIER, load_classifier
-from cluemap.training.stage import Stage, run_stage
 
 
 def work(stage: Stage) -> None:

@@ -2,9 +2,9 @@
 
 import sys
 
-from cluemap.training.drawing import draw_curves
-from cluemap.training.masking import make_masks, score_masks
-from cluemap.training.stage import Stage, run_stage
+from cluemap.stages.drawing import draw_curves
+from cluemap.stages.masking import make_masks, score_masks
+from cluemap.stages.stage import Stage, run_stage
 
 
 def work(stage: Stage) -> None:

@@ -4,7 +4,7 @@ import sys
 
 from cluemap.data.preparing import prepare
 from cluemap.data.readers import open_reader
-from cluemap.training.stage import Stage, run_stage
+from cluemap.stages.stage import Stage, run_stage
 
 
 def work(stage: Stage) -> None:

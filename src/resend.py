@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError
-from cluemap.training.tracking.moving import mend_moved_store
-from cluemap.training.tracking.unsent import resend, waiting
+from cluemap.tracking.moving import mend_moved_store
+from cluemap.tracking.unsent import resend, waiting
 
 
 def main(arguments: list[str] | None = None) -> int:

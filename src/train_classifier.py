@@ -3,12 +3,12 @@
 import sys
 
 from cluemap.files import atomic_folder
+from cluemap.stages.drawing import draw_training
+from cluemap.stages.stage import Stage, run_stage
 from cluemap.training import checkpoint
 from cluemap.training.classifying import ClassifierTask, new_classifier
-from cluemap.training.drawing import draw_training
 from cluemap.training.loop import Data
 from cluemap.training.models import CLASSIFIER, about
-from cluemap.training.stage import Stage, run_stage
 
 BLOCKS = ("classifier", "losses", "clues", "temporal_weighting", "affinity")
 

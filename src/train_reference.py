@@ -2,8 +2,8 @@
 
 import sys
 
-from cluemap.training.stage import Stage, run_stage
-from cluemap.training.supervising import train_segmenter
+from cluemap.stages.stage import Stage, run_stage
+from cluemap.stages.supervising import train_segmenter
 
 
 def work(stage: Stage) -> None:

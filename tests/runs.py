@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluemap import paths
-from cluemap.training.tracking import open_run
+from cluemap.tracking import open_run
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: refuses at once
 PARAMS = {"seed": 0, "clues.count": 2, "windows.flush_edge": False, "source.classes": [1, 2, 3]}
@@ -32,7 +32,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         use_root(root, patch)
-        from cluemap.training.tracking.store import Store
+        from cluemap.tracking.store import Store
 
         Store()
     return root / "mlflow.db"

@@ -1,8 +1,7 @@
-"""The demo's farmland, plants, sky and files."""
+"""The demo data set on disk."""
 
 import importlib.util
 import json
-import math
 import os
 import subprocess
 import sys
@@ -13,23 +12,12 @@ import numpy as np
 import pytest
 
 import make_data
-from cluemap.data.demo import SURFACE_BANDS, TOP_BANDS, Difficulty, Plan, make_demo, make_tile, render
-from cluemap.data.demo.difficulty import GrowthKnobs, LandKnobs, SkyKnobs
-from cluemap.data.demo.fields import blur, stream
-from cluemap.data.demo.kinds import KINDS, NAMES
-from cluemap.data.demo.land import RIM, make_land
-from cluemap.data.demo.parcels import clip_polygon, cut_land, polygon_area
-from cluemap.data.demo.phenology import RECOVERY, Growth, cover, make_growth
-from cluemap.data.demo.scene import day_of_year, season_days
-from cluemap.data.demo.sky import make_weather, picture
-from cluemap.data.demo.writing import CARD, digest, patch_places, patch_seed
+from cluemap.data.demo import Plan, make_demo
+from cluemap.data.demo.writing import CARD, digest
 from cluemap.data.pastis import open_pastis
 from cluemap.errors import DataError
 
 IDS = (1, 2, 3, 4, 5, 7, 9, 13)
-DATES = np.array(["2018-10-03", "2019-01-16", "2019-04-11", "2019-05-21", "2019-06-20", "2019-07-30"], "datetime64[D]")
-ALIKE = GrowthKnobs(0, 0, 0, 0, 0, 0, 0, 0, 0)  # every parcel of a crop the same
-CLEAR = SkyKnobs(overcast=0, broken=0, haze=0, correction=0, light=0, noise=0, missing=0, cut_off=0)
 SMALL = Plan(seed=3, patches=1, size=32, least_dates=4, most_dates=6)
 
 
@@ -38,188 +26,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "demo"
     make_demo(folder, SMALL)
     return folder
-
-
-# ---------------------------------------------------------------- land
-
-
-def test_a_cut_parts_a_polygon_into_two_whose_areas_add_up():
-    square = np.array([(0.0, 0.0), (0.0, 7.0), (5.0, 7.0), (5.0, 0.0)])
-    normal = np.array([0.6, 0.8])
-    left, right = clip_polygon(square, normal, 3.0), clip_polygon(square, -normal, -3.0)
-    assert polygon_area(square) == pytest.approx(35.0)
-    assert polygon_area(left) + polygon_area(right) == pytest.approx(35.0)
-    assert (left @ normal >= 3.0 - 1e-9).all()
-    assert len(clip_polygon(square, normal, 100.0)) == 0
-
-
-def test_unbent_parcels_are_convex_and_cover_the_land():
-    cutting = cut_land(61, 83, LandKnobs(bend=0.0), np.random.default_rng(1))
-    assert (cutting.elements >= 0).all()
-    elements = cutting.elements.reshape(61, 83)
-    parcels = [number for number, kind in enumerate(cutting.kinds) if kind == "parcel"]
-    assert len(parcels) > 10
-    for parcel in parcels:
-        places = np.argwhere(elements == parcel)[:40]
-        for one in places:  # a convex set holds the midpoint of any two of its points
-            for other in places[((places + one) % 2 == 0).all(axis=1)]:
-                middle = (one + other) // 2
-                assert elements[middle[0], middle[1]] == parcel
-
-
-def test_a_parcel_has_one_label_and_is_void_when_most_of_it_lies_outside():
-    land = make_land(47, 59, LandKnobs(), np.random.default_rng(5))
-    whole, inner = land.elements, land.elements[RIM:-RIM, RIM:-RIM]
-    assert set(np.unique(land.labels)) <= {0, *IDS, 19}
-    assert 19 in land.labels
-    for parcel in range(1, land.parcels.max() + 1):
-        (element,) = np.unique(inner[land.parcels == parcel])
-        mostly_outside = 2 * (inner == element).sum() < (whole == element).sum()
-        expected = 19 if mostly_outside else KINDS[land.kinds[element]].crop
-        assert set(land.labels[land.parcels == parcel]) == {expected}
-    assert (land.labels[land.parcels == 0] == 0).all()
-
-
-def test_every_fold_has_every_crop_and_windows_differ():
-    plan, counts = Plan(), np.zeros((5, 20), int)
-    for number, fold, *_ in patch_places(plan):
-        land = make_land(plan.size, plan.size, plan.difficulty.land, stream(patch_seed(plan, number), 0))
-        for row in range(0, 97, 24):
-            for column in range(0, 97, 24):
-                present = np.bincount(land.labels[row : row + 24, column : column + 24].ravel(), minlength=20) >= 6
-                counts[fold - 1] += present
-    assert (counts[:, list(IDS)] >= 10).all()
-    assert (counts[:, list(IDS)] <= 80).all()  # of 125: no crop is everywhere
-    assert 2.0 <= counts[:, list(IDS)].sum() / 625 <= 3.0
-
-
-# ---------------------------------------------------------------- plants
-
-
-def test_cover_agrees_with_a_plain_oracle():
-    rng = np.random.default_rng(2)
-    days = np.array([-60.0, 20.0, 131.0, 200.0, 300.0])  # t = 5
-    green, dry, petals = (
-        np.stack([rng.uniform(-90, 90, (3, p)), rng.uniform(4, 9, (3, p)), rng.uniform(100, 250, (3, p)),
-                  rng.uniform(4, 9, (3, p)), rng.uniform(0, 0.9, (3, p))], axis=2)
-        for p in (2, 1, 1)
-    )  # fmt: skip
-    cuts = np.array([[125.0, 1e6], [1e6, 1e6], [100.0, 199.0]])
-    got = cover(Growth(green, dry, petals, cuts), days)
-
-    def course(phases, day):
-        rises = [
-            (1 / (1 + math.exp(-(day - a) / b)), 1 / (1 + math.exp(-(c - day) / d)), h) for a, b, c, d, h in phases
-        ]
-        return sum(up * down * height for up, down, height in rises)
-
-    for t, day in enumerate(days):
-        for e in range(3):
-            fresh = max([math.exp(-(day - cut) / RECOVERY) for cut in cuts[e] if cut <= day], default=0.0)
-            standing = course(green[e], day)
-            total = min(standing * (1 - 0.62 * fresh), 0.97)
-            flowering = total * min(course(petals[e], day), 0.9)
-            dead = min(course(dry[e], day) + 0.22 * fresh * standing, 0.97 - total)
-            np.testing.assert_allclose(got[t, e], (total - flowering, flowering, dead), rtol=1e-12)
-
-
-def test_the_calendar_of_the_crops():
-    names = ("winter barley", "soft winter wheat", "winter rapeseed", "corn", "sunflower", "potatoes", "beet", "meadow")
-    growth = make_growth(np.array([NAMES[name] for name in names]), 0.0, ALIKE, np.random.default_rng(0))
-    days = np.arange(-100.0, 300.0)
-    shares = cover(growth, days)
-    assert shares.min() >= 0
-    assert shares.sum(axis=2).max() <= 0.97 + 1e-9
-    green = {name: shares[:, number, :2].sum(axis=1) for number, name in enumerate(names)}
-
-    def on(day: int) -> dict[str, float]:
-        return {name: course[day + 100] for name, course in green.items()}
-
-    assert on(170)["winter barley"] < 0.5 < on(170)["soft winter wheat"]  # barley ripens first
-    assert on(105)["corn"] < 0.1 < 0.7 < on(210)["corn"]
-    assert on(240)["sunflower"] < 0.4 < 0.7 < on(240)["corn"]
-    assert on(250)["potatoes"] < 0.2 < 0.8 < on(250)["beet"]
-    assert on(0)["winter rapeseed"] > on(0)["soft winter wheat"] > on(0)["corn"]
-    assert min(green["meadow"]) > 0.5
-    assert days[shares[:, names.index("winter rapeseed"), 1].argmax()] == pytest.approx(113, abs=10)  # in flower
-    late = cover(make_growth(np.array([NAMES["corn"]]), 9.0, ALIKE, np.random.default_rng(0)), days + 9.0)
-    np.testing.assert_allclose(late[:, 0, 0], shares[:, names.index("corn"), 0], atol=1e-6)
-
-
-# ---------------------------------------------------------------- sky and optics
-
-
-def test_blur_agrees_with_a_plain_oracle_and_keeps_constants():
-    image = np.random.default_rng(0).random((2, 5 + 8, 7 + 8))
-    weights = [math.exp(-0.5 * (step / 1.3) ** 2) for step in range(-4, 5)]
-    expected = np.zeros((2, 5, 7))
-    for row in range(5):
-        for column in range(7):
-            for i, a in enumerate(weights):
-                for j, b in enumerate(weights):
-                    expected[:, row, column] += a * b * image[:, row + i, column + j] / sum(weights) ** 2
-    np.testing.assert_allclose(blur(image, 1.3, 4), expected, rtol=1e-10)
-    np.testing.assert_allclose(blur(np.full((9, 9), 0.25), 0.8, 3), 0.25)
-
-
-@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0.0, 0.0), (0.3, 0.1, 0.4), (1.3, 0.9, 1.0)])
-def test_clouds_cover_the_share_they_are_told(share: float, low: float, high: float):
-    rng, land = np.random.default_rng(4), np.full((10, 53, 61), 0.1)
-    weather = replace(make_weather(season_days(DATES), CLEAR, rng), clouds=np.full(len(DATES), share))
-    views = [picture(land, weather, date, SURFACE_BANDS, CLEAR, rng) for date in range(len(DATES))]
-    assert low <= np.mean([view[0] > 1800 for view in views]) <= high
-    assert (min(view.min() for view in views) < 900) == (share == 0.3)  # shadows, where there is light to be shaded
-
-
-def test_a_missing_date_is_no_data_everywhere():
-    rng = np.random.default_rng(0)
-    weather = make_weather(season_days(DATES), replace(CLEAR, missing=1.0), rng)
-    assert (picture(np.full((10, 5, 7), 0.1), weather, 0, SURFACE_BANDS, CLEAR, rng) == -10000).all()
-
-
-# ---------------------------------------------------------------- scenes
-
-
-def test_a_scene_is_the_same_every_time_and_its_land_does_not_depend_on_the_dates():
-    tile = make_tile(DATES, (7, 0))
-    one, two = (render(29, 37, tile, (7, 1)) for _ in range(2))
-    assert one.images.shape == (6, 10, 29, 37)
-    assert one.images.dtype == np.int16
-    for name in ("images", "days", "labels", "parcels"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-    np.testing.assert_array_equal(render(29, 37, make_tile(DATES[:2], (7, 0)), (7, 1)).labels, one.labels)
-    assert (render(29, 37, tile, (8, 1)).images != one.images).mean() > 0.9
-
-
-def test_days_count_from_the_first_of_january():
-    dates = np.array(["2019-12-31", "2020-01-01", "2020-12-31"], "datetime64[D]")
-    assert day_of_year(dates).tolist() == [365, 1, 366]
-    assert season_days(dates).tolist() == [-1.0, 0.0, 365.0]
-
-
-def test_the_air_adds_blue_and_hides_the_ground_from_the_cirrus_band():
-    difficulty = Difficulty(sky=CLEAR)
-    tile = make_tile(DATES, (7, 0), difficulty)
-    surface = render(24, 24, tile, (7, 1), SURFACE_BANDS, difficulty)
-    top = render(24, 24, tile, (7, 1), TOP_BANDS, difficulty)
-    assert top.images.shape[1] == 13
-    of_top, of_surface = ([band.name for band in bands] for bands in (TOP_BANDS, SURFACE_BANDS))
-    blue, cirrus = top.images[:, of_top.index("B02")], top.images[:, of_top.index("B10")]
-    assert (blue > surface.images[:, of_surface.index("B02")]).all()
-    assert cirrus.max() < 100
-    np.testing.assert_array_equal(top.labels, surface.labels)
-
-
-def test_seen_alone_a_date_does_not_tell_wheat_from_barley():
-    kinds = np.array([NAMES["soft winter wheat"], NAMES["winter barley"]])
-    growth = make_growth(kinds, 0.0, ALIKE, np.random.default_rng(0))
-    assert KINDS[kinds[0]].canopy == KINDS[kinds[1]].canopy
-    shares = cover(growth, np.arange(-100.0, 300.0))
-    for day in range(100, 220):  # what barley looks like, wheat looked or will look like
-        assert np.abs(shares[:, 0] - shares[100 + day, 1]).sum(axis=1).min() < 0.12
-
-
-# ---------------------------------------------------------------- files
 
 
 def test_the_layout_is_the_published_one(made: Path):
@@ -252,9 +58,11 @@ def test_statistics_are_means_over_patches(made: Path):
 def test_the_projects_reader_takes_it(made: Path):
     reader = open_pastis(made, list(IDS), "demo")
     patches = [reader.read(index) for index in range(len(reader))]
-    assert [patch.fold for patch in patches] == [1, 2, 3, 4, 5]
-    assert {patch.pixel for patch in patches} == {10.0}
-    assert len({patch.corner for patch in patches}) == 5
+    assert sorted(patch.fold for patch in patches) == [1, 2, 3, 4, 5]
+    assert [patch.pixel for patch in patches] == pytest.approx([10.0] * 5, abs=1e-3)
+    assert {patch.crs for patch in patches} == {"EPSG:32630", "EPSG:32631", "EPSG:32632"}
+    assert patches[0].corner == pytest.approx((640000.0, 5450000.0), abs=0.01)
+    assert len({(patch.crs, patch.corner) for patch in patches}) == 5
 
 
 def test_it_is_made_once_and_again_when_damaged(made: Path, tmp_path: Path):
@@ -279,9 +87,9 @@ def test_the_bits_depend_neither_on_processes_nor_on_the_processor(made: Path, t
         f"make_demo(Path(sys.argv[1]), Plan(seed={SMALL.seed}, patches=1, size=32, least_dates=4, most_dates=6))"
     )
     plain = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL", "OPENBLAS_CORETYPE": "Nehalem"}
-    path = str(Path(make_data.__file__).parent)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "plain")], check=True, capture_output=True,
-                   env={**os.environ, **plain, "PYTHONPATH": path})  # fmt: skip
+    environment = {**os.environ, **plain, "PYTHONPATH": str(Path(make_data.__file__).parent)}
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "plain")]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     assert digest(tmp_path / "plain") == digest(made)
 
 

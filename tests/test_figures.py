@@ -11,12 +11,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from cluemap import figures
 from cluemap.data.patches import NODATA, VOID, CropClass, Legend
 from cluemap.errors import DataError
-from cluemap.training import figures
-from cluemap.training.figures import style
-from cluemap.training.figures.classes import short_count
-from cluemap.training.figures.windows import agreement
+from cluemap.figures import style
+from cluemap.figures.classes import short_count
+from cluemap.figures.windows import agreement
 from cluemap.training.metrics import Curve
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -100,7 +100,7 @@ def test_other_arrays_give_another_picture(tmp_path):
 
 
 def test_no_pyplot():
-    code = "import sys, cluemap.training.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, cluemap.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     source = Path(__file__).parents[1] / "src"
     assert subprocess.run([sys.executable, "-c", code], cwd=source, check=False).returncode == 0
 
@@ -297,8 +297,8 @@ def test_threshold_curve_marks_the_used_and_the_best(drawn):
     marks = [tuple(line.get_xydata()[0]) for line in right.lines if len(line.get_xydata()) == 1]
     np.testing.assert_allclose(sorted(marks), [(0.375, 60), (0.5, 70), (0.5, 70)])
     words = words_of(drawn[0])
-    assert "clue CAM: best mIoU 70.0 % at 0.50, 60.0 % at 0.38 as used" in words
-    assert "raw fused CAM: best mIoU 70.0 % at 0.50" in words
+    assert "clue CAM: mIoU best 70.0 % at 0.50, used 60.0 % at 0.38" in words
+    assert "raw fused CAM: mIoU best 70.0 % at 0.50" in words
 
 
 def test_training_curves_group_by_name(drawn):

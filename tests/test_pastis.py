@@ -12,9 +12,7 @@ from builders import write_pastis
 from cluemap.data.metadata import days_of_year, read_metadata
 from cluemap.data.pastis import CLASSES, open_pastis
 from cluemap.data.patches import checked
-from cluemap.data.readers import open_reader
 from cluemap.errors import DataError, ParamsError
-from cluemap.params import Source, load_params
 
 PROJECT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared" / "real" / "pastis"
@@ -95,13 +93,6 @@ def test_corner_and_pixel_come_from_the_outline(root):
 def test_impossible_classes_are_refused(root, classes):
     with pytest.raises(ParamsError, match=r"`pastis.source.classes`"):
         open_pastis(root, classes)
-
-
-def test_folds_other_than_metadata_are_refused():
-    params = load_params("demo", PROJECT / "params.yaml")
-    params = params.model_copy(update={"source": Source(format="pastis", classes="all", folds="by_patch")})
-    with pytest.raises(ParamsError, match=r"`demo.source.folds` is by_patch.*write `metadata`"):
-        open_reader(params)
 
 
 # ------------------------------------------------------------------ bad input

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluemap.errors import DataError
-from cluemap.training.provenance import code, hashes_of, holder, machine, path_hash, provenance, recorded_hashes
+from cluemap.tracking.provenance import code, hashes_of, holder, machine, path_hash, provenance, recorded_hashes
 
 LOCK = """
 schema: '2.0'

@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -15,10 +16,10 @@ from runs import EXPERIMENT, NOBODY, PARAMS, curve, cut, database, environment, 
 
 from cluemap.errors import Interrupted, TrackingError
 from cluemap.files import read_json
-from cluemap.training.tracking import NoRun, Run, RunRef, made_by, open_run, open_store
-from cluemap.training.tracking.journal import Journal
-from cluemap.training.tracking.numbers import flat
-from cluemap.training.tracking.owner import sweep, this_process
+from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run, open_store
+from cluemap.tracking.journal import Journal
+from cluemap.tracking.numbers import flat
+from cluemap.tracking.owner import sweep, this_process
 
 __all__ = ["database", "root"]  # fixtures
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -91,13 +92,43 @@ def test_a_resumed_run_without_journal_waits_for_the_store_to_know_its_points(ro
     assert open_store().history(ref.id, "loss/total") == curve(17)
 
 
-def test_a_damaged_store_costs_no_run(root, caplog):
+@pytest.mark.parametrize("change", ["other store", "deleted"])
+def test_a_run_that_the_store_does_not_have_is_written_anew_and_whole(root, monkeypatch, change):
+    first = cut(root, Interrupted("stop"), 11)
+    if change == "deleted":
+        open_store().client.delete_run(first.id)
+    else:
+        shutil.copyfile(root / "mlflow.db", root / "other.db")  # has runs, but not this one
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+        open_store().client.delete_run(first.id)
+    with opened(root, resume=first.ref) as run:
+        train(run, 5, 17)
+    assert (only_run().id, only_run().status) == (run.id, "FINISHED")
+    assert run.id != first.id
+    assert only_run().params["clues.count"] == "2"
+    assert open_store().history(run.id, "loss/total") == curve(17)
+
+
+def test_a_finished_run_is_never_gone_on_with(root):
+    first = cut(root, KeyboardInterrupt(), 5)
+    left = Journal(journal_of(root))
+    left.write("status", status="FINISHED")  # killed before the journal was removed
+    left.close()
+    assert cut(root, KeyboardInterrupt(), 5).id != first.id
+    assert {run.status for run in open_store().runs([EXPERIMENT])} == {"FINISHED", "KILLED"}
+
+
+@pytest.mark.parametrize("damage", ["file is not a database", "unable to open database file"])
+def test_a_damaged_store_costs_no_run(root, caplog, damage):
     (root / "mlflow.db").write_bytes(b"no database " * 100)
+    if "open" in damage:
+        (root / "mlflow.db").unlink()
+        (root / "mlflow.db").mkdir()
     begin = time.monotonic()
     with opened(root) as run:
         train(run, 0, 3)
     assert time.monotonic() - begin < 5.0
-    assert "file is not a database" in caplog.text
+    assert damage in caplog.text
     assert len(list((root / "mlruns" / "unsent").glob("*.jsonl"))) == 1
 
 
@@ -133,6 +164,7 @@ def test_what_was_sent_but_not_marked_is_sent_again_without_doubling(root):
     with opened(root, resume=run.ref) as run:
         train(run, 3, 17)
     assert open_store().history(only_run().id, "loss/total") == curve(17)
+    assert only_run().tags["resumed"] == "1"  # said first after the cut line
 
 
 @pytest.mark.parametrize("held_by_dvc", [False, True])
@@ -267,7 +299,7 @@ def test_a_full_disk_costs_records_not_the_run(root, caplog):
 
 def test_two_processes_cannot_write_one_journal(tmp_path):
     holder = Journal(tmp_path / "j.jsonl")
-    code = f"from cluemap.training.tracking.journal import Journal; Journal({str(tmp_path / 'j.jsonl')!r})"
+    code = f"from cluemap.tracking.journal import Journal; Journal({str(tmp_path / 'j.jsonl')!r})"
     done = subprocess.run([sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True)
     assert "the same stage runs twice" in done.stderr
     holder.close()
@@ -298,6 +330,6 @@ def test_mlflow_is_imported_in_one_file_and_only_when_a_store_is_opened(tmp_path
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             importers |= {file.name for name in names if name.split(".")[0] == "mlflow"}
     assert importers == {"store.py"}
-    code = "import cluemap.training.tracking, sys; print('mlflow' in sys.modules, 'torch' in sys.modules)"
+    code = "import cluemap.tracking, sys; print('mlflow' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]

@@ -12,12 +12,12 @@ import pytest
 from runs import EXPERIMENT, curve, database, opened, root, train, use_root
 
 from cluemap.errors import TrackingError
-from cluemap.training.tracking import open_store, places
-from cluemap.training.tracking.artifacts import find_path, name_of
-from cluemap.training.tracking.journal import Journal
-from cluemap.training.tracking.moving import LOCATIONS, mend_moved_store
-from cluemap.training.tracking.numbers import flat, metric_name
-from cluemap.training.tracking.sender import EVERY, LONGEST, SHARE, Sender
+from cluemap.tracking import open_store, places
+from cluemap.tracking.artifacts import find_path, name_of
+from cluemap.tracking.journal import Journal
+from cluemap.tracking.moving import LOCATIONS, mend_moved_store
+from cluemap.tracking.numbers import flat, metric_name
+from cluemap.tracking.sender import EVERY, LONGEST, SHARE, Sender
 
 __all__ = ["database", "root"]  # fixtures
 

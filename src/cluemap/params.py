@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -22,10 +22,27 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Source(Block):
-    format: Literal["pastis", "pastis24"]
+class PastisSource(Block):
+    format: Literal["pastis"]
+    classes: Literal["all"] | list[int]
+    folds: Literal["metadata"]
+
+
+class Pastis24Source(Block):
+    format: Literal["pastis24"]
     classes: Literal["all"] | list[int]
     folds: Literal["metadata", "fold_paths", "by_patch"]
+
+
+class MtlccSource(Block):
+    format: Literal["mtlcc"]
+    classes: Literal["all"] | list[int]
+    tiles: Literal[240, 480, "240pkl"]
+    years: list[Literal[2016, 2017]] = Field(min_length=1)
+    fold: int = Field(ge=0, le=9)
+
+
+Source = Annotated[PastisSource | Pastis24Source | MtlccSource, Field(discriminator="format")]
 
 
 class WindowParams(Block):
@@ -171,6 +188,7 @@ class Params(Method):
         return dict(_flatten(self.model_dump(mode="json")))
 
 
+FORMATS = ("pastis", "pastis24", "mtlcc")  # pydantic puts the union's tag into an error's place
 METHOD_BLOCKS = tuple(Method.model_fields)
 
 
@@ -208,7 +226,11 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _blocks_of_datasets(tree: dict[str, Any]) -> Iterator[str]:
-    return (name for name, block in tree.items() if isinstance(block, dict) and "source" in block)
+    return (
+        name
+        for name, block in tree.items()
+        if isinstance(block, dict) and "source" in block and name not in METHOD_BLOCKS
+    )
 
 
 def _dataset(file: Path, tree: dict[str, Any], dataset: str) -> tuple[str, dict[str, Any]]:
@@ -248,18 +270,25 @@ def _nearest(name: str, allowed: list[str]) -> str:
 def _explain(file: Path, dataset: str, block: dict[str, Any], error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
-        path = [str(part) for part in problem["loc"]]
+        path = [str(part) for part in problem["loc"] if part not in FORMATS]
         overridden = len(path) > 1 and path[-1] in block.get(path[0], {})
         own = path[0] == "source" or overridden
         key = ".".join([dataset, *path] if own else path)
         if problem["type"] == "extra_forbidden":
-            fields = Params.model_fields[path[0]].annotation
-            lines.append(f"unknown key `{key}`{_nearest(path[-1], list(getattr(fields, 'model_fields', {})))}")
+            lines.append(f"unknown key `{key}`{_nearest(path[-1], _known(problem['loc']))}")
         elif problem["type"] == "missing":
             lines.append(f"missing key `{key}`")
         else:
             lines.append(f"`{key}`: {problem['msg']}, found {problem['input']!r}")
     return "\n".join(f"{file}: {line}" for line in dict.fromkeys(lines))
+
+
+def _known(place: tuple[int | str, ...]) -> list[str]:
+    """The keys of the block in which pydantic found an unknown one."""
+    if place[0] == "source":
+        blocks: dict[str, type[Block]] = {"pastis": PastisSource, "pastis24": Pastis24Source, "mtlcc": MtlccSource}
+        return list(blocks[str(place[1])].model_fields)
+    return list(getattr(Params.model_fields[str(place[0])].annotation, "model_fields", {}))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

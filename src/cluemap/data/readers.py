@@ -1,9 +1,9 @@
 """Which reader reads which published layout."""
 
+from cluemap.data.mtlcc import open_mtlcc
 from cluemap.data.pastis import open_pastis
 from cluemap.data.pastis24 import open_pastis24
 from cluemap.data.patches import Reader
-from cluemap.errors import ParamsError
 from cluemap.params import Params
 
 
@@ -11,14 +11,11 @@ def open_reader(params: Params) -> Reader:
     """The reader of `params.source.format`, opened on `params.root`.
 
     Raises:
-        DataError: the data are not there or not whole. ParamsError: a source block that does not fit its format.
+        DataError: the data are not there or not whole.
     """
     source, root = params.source, params.raw
+    if source.format == "mtlcc":
+        return open_mtlcc(root, source.classes, source.tiles, tuple(source.years), source.fold, params.dataset)
     if source.format == "pastis24":
         return open_pastis24(root, source.classes, source.folds, params.dataset)
-    if source.folds != "metadata":
-        raise ParamsError(
-            f"`{params.dataset}.source.folds` is {source.folds}: published PASTIS has its folds in metadata.geojson, "
-            "write `metadata`"
-        )
     return open_pastis(root, source.classes, params.dataset)

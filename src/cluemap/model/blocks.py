@@ -76,9 +76,10 @@ class Block(nn.Module):
         return self._add(x, normed, self.attention.mix(query, key, value, seen)), attention
 
     def _add(self, x: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:
-        base = {"plain": x, "normed": normed, "both": x + normed if self.residual == "both" else x}[self.residual]
-        x = base + mixed
-        return x + self.feed_forward(x)
+        kept = {"plain": (x,), "normed": (normed,), "both": (x, normed)}[self.residual]
+        for part in kept:
+            mixed = mixed + part
+        return mixed + self.feed_forward(mixed)
 
 
 class Transformer(nn.Module):
@@ -104,7 +105,7 @@ class Transformer(nn.Module):
         """s l d -> s l d, and s first (l - first): attention of the first tokens, mean over layers and heads."""
         mask, layers = _key_mask(seen), []
         for block in self.blocks:
-            x, attention = block.watched(x, mask, first)
+            x, attention = block.watched(x, mask, first)  # type: ignore[operator]  # a Block
             layers.append(attention)
         return self.norm(x), torch.stack(layers).mean(dim=0)
 

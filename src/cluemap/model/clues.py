@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from cluemap.model.losses import Total, identity
 from cluemap.params import ClueParams
 
+TINY = 1e-300  # keeps 0 / 0 of empty classes at 0
+
 
 class Clues(NamedTuple):
     """Unit vectors in the space of the class tokens; moved only by `moved`, never by a gradient."""
@@ -60,17 +62,19 @@ def used_positions(
 def transport(scores: Tensor, used: Tensor, eta: float, rounds: int, total: Total = identity) -> Tensor:
     """k N m, k N bool -> k N m: entropic optimal transport of positions to clues in equal shares (eq. 5, 6).
 
-    Each used position's row sums to 1; rows of unused positions are 0.
+    Each used position's row sums to 1; rows of unused positions are 0. In float64, since exp(scores / eta) spans more
+    than float32 holds when eta is small.
     """
-    clue_count = scores.shape[-1]
-    weight = used.to(scores.dtype)[..., None]
+    clue_count, given = scores.shape[-1], scores.dtype
+    scores = scores.double()
+    weight = used.double()[..., None]
     positions = total(weight.sum(dim=(1, 2))).clamp_min(1.0)[:, None, None]  # k 1 1: N over all ranks
     plan = torch.exp(scores / eta) * weight
-    plan = plan / total(plan.sum(dim=(1, 2), keepdim=True)).clamp_min(1e-30)
+    plan = plan / total(plan.sum(dim=(1, 2), keepdim=True)).clamp_min(TINY)
     for _ in range(rounds):
-        plan = plan / total(plan.sum(dim=1, keepdim=True)).clamp_min(1e-30) / clue_count
-        plan = plan / plan.sum(dim=2, keepdim=True).clamp_min(1e-30) / positions
-    return plan * positions
+        plan = plan / total(plan.sum(dim=1, keepdim=True)).clamp_min(TINY) / clue_count
+        plan = plan / plan.sum(dim=2, keepdim=True).clamp_min(TINY) / positions
+    return (plan * positions).to(given)
 
 
 def assign(plan: Tensor, assignment: str, generator: torch.Generator | None = None) -> Tensor:
@@ -146,7 +150,7 @@ def clue_loss(
 
     Mean over the positions of a class, then over the classes present in the batch that have a used position.
     """
-    everything = F.normalize(rearrange(torch.stack(clues), "sign k m d -> (sign k m) d"), dim=-1)
+    everything = F.normalize(rearrange(torch.stack(clues).detach(), "sign k m d -> (sign k m) d"), dim=-1)
     cosine = einsum(F.normalize(dense, dim=-1), everything, "b n k d, a d -> b n k a") / tau
     classes, count = clues.positive.shape[:2]
     home = count * torch.arange(classes, device=dense.device)  # a class's first clue among the positives

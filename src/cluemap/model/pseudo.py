@@ -25,11 +25,12 @@ def best_class(cam: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def pseudo_mask(score: Tensor, winner: Tensor, threshold: float, background: bool, ignore_band: float = 0.0) -> Tensor:
     """b h w, b h w -> b h w uint8: the winner where its score is over `threshold`, else background 0.
 
-    Without a background class a pixel under the threshold is 255 (ignored in training), as are the pixels within
-    `ignore_band` of the threshold.
+    Without a background class the winner stays at the threshold too, and a pixel under it is 255 (ignored in
+    training), as are the pixels within `ignore_band` of the threshold.
     """
     below = 0 if background else IGNORED
-    mask = torch.where(score > threshold, winner, below)
+    over = score > threshold if background else score >= threshold
+    mask = torch.where(over, winner, below)
     if ignore_band > 0:
         mask = torch.where((score - threshold).abs() <= ignore_band, IGNORED, mask)
     return mask.to(torch.uint8)

@@ -34,8 +34,12 @@ LOOK_EVERY_ON_GPU = 10  # steps between two looks at the loss: each look waits f
 class Task(Protocol):
     """What is trained: a network, its losses, and what moves beside it."""
 
-    network: nn.Module
-    select: str | None  # score of `validate` that chooses the best weights; None = the last ones
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def select(self) -> str | None:
+        """Score of `validate` that chooses the best weights; None = the last ones."""
 
     def losses(self, forward: Callable[[Batch], Any], batch: Batch, step: int) -> dict[str, Tensor]:
         """This rank's shares (the ranks' shares sum to the batch's loss); "total" is what is minimised.

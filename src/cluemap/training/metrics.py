@@ -40,8 +40,8 @@ def confusion(truth: NDArray, prediction: NDArray, ids: Ids) -> NDArray[np.int64
 class Scores(NamedTuple):
     """Scores of one confusion; NaN for a class with neither true nor predicted pixels."""
 
-    overall_accuracy: float
-    miou: float
+    overall_accuracy: NDArray[np.float64]  # a number for one confusion, an array for many
+    miou: NDArray[np.float64]
     iou: NDArray[np.float64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
@@ -105,10 +105,11 @@ def curve_thresholds(points: int) -> NDArray[np.float64]:
 def curve_counts(score: NDArray, winner: NDArray, truth: NDArray, points: int, ids: Ids) -> NDArray[np.int64]:
     """Best score, its class (1..K) and truth per pixel -> counts (points + 1, size true, K winners).
 
-    Bin i holds the pixels whose score is over exactly i of the thresholds. Adds up over batches and ranks.
+    Bin i holds the pixels whose score beats exactly i of the thresholds, as `pseudo_mask` has it. Adds up over batches
+    and ranks.
     """
     scored = truth != VOID
-    above = np.searchsorted(curve_thresholds(points), score[scored], side="left")
+    above = np.searchsorted(curve_thresholds(points), score[scored], side="left" if ids.background else "right")
     rows = truth[scored].astype(np.int64) - ids.first
     flat = (above * ids.size + rows) * ids.crops + winner[scored].astype(np.int64) - 1
     shape = (points + 1, ids.size, ids.crops)

@@ -57,8 +57,8 @@ def _cut(
         cutting.add(pixels, "parcel", tuple(polygon.mean(axis=0)))
         return
     if area < ROAD_AREA:
-        angle = _longest_edge(polygon)
-    normal, spans = _narrow_way(polygon, angle)
+        angle = longest_edge(polygon)
+    normal, spans = long_way(polygon, angle)
     strips = HEDGE_AREA > area > 2.5 * goal and rng.random() < knobs.strips
     if strips and spans[0] > 4.0 * round(area / goal):  # wide enough for parallel strips of 4 pixels
         normal = np.array([-normal[1], normal[0]])
@@ -100,14 +100,15 @@ def _lay_line(
         cutting.add(pixels[np.abs(side) <= LINE_WIDTHS["road"] / 2], "road", middle)
 
 
-def _longest_edge(polygon: Floats) -> float:
+def longest_edge(polygon: Floats) -> float:
+    """-> direction (radians) of the longest edge, the first among equals."""
     edges = np.roll(polygon, -1, axis=0) - polygon
     lengths = edges[:, 0] ** 2 + edges[:, 1] ** 2
     longest = edges[np.argmax(lengths > (1 - SAME) * lengths.max())]
     return float(np.arctan2(longest[1], longest[0]))
 
 
-def _narrow_way(polygon: Floats, angle: float) -> tuple[Floats, tuple[float, float]]:
+def long_way(polygon: Floats, angle: float) -> tuple[Floats, tuple[float, float]]:
     """-> the direction, of `angle` and its perpendicular, in which the polygon is longer; its (short, long) span."""
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])

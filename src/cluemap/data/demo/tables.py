@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.warp import transform
 
-# The published set's tiles and, as EPSG:2154 metres, a place within each for the first patch's upper left corner.
+# The published set's tiles, each with its UTM zone and a place within it for the first patch's upper left corner.
 TILES = (
-    ("t30uxv", 391500.0, 6956800.0),
-    ("t31tfj", 846000.0, 6312000.0),
-    ("t31tfm", 860000.0, 6610000.0),
-    ("t32ulu", 1020000.0, 6850000.0),
+    ("t30uxv", "EPSG:32630", 640000.0, 5450000.0),
+    ("t31tfj", "EPSG:32631", 640000.0, 4850000.0),
+    ("t31tfm", "EPSG:32631", 640000.0, 5150000.0),
+    ("t32ulu", "EPSG:32632", 340000.0, 5350000.0),
 )
+PUBLISHED_CRS = 2154  # EPSG: Lambert-93, in which the published outlines are (patches follow their tile's UTM grid)
 SPACING = 3840.0  # metres between neighbouring patches' corners: their lands do not continue each other
 FOLDS = 5
 
@@ -59,15 +61,18 @@ def statistics(records: list[Record]) -> dict[str, Any]:
 
 def metadata(records: list[Record], size: int) -> dict[str, Any]:
     """-> the GeoJSON collection, one square of `size` pixels for each patch; the "crs" member comes last."""
-    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::2154"}}
+    crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{PUBLISHED_CRS}"}}
     return {"type": "FeatureCollection", "features": [_feature(record, size) for record in records], "crs": crs}
 
 
 def _feature(record: Record, size: int) -> dict[str, Any]:
-    name, x, y = TILES[record.tile]
+    name, zone, x, y = TILES[record.tile]
     west, north = x + SPACING * (record.place % 4), y - SPACING * (record.place // 4)
     east, south = west + 10.0 * size, north - 10.0 * size
-    ring = [[west, north], [east, north], [east, south], [west, south], [west, north]]
+    xs, ys = transform(
+        zone, f"EPSG:{PUBLISHED_CRS}", [west, east, east, west, west], [north, north, south, south, north]
+    )
+    ring = [[round(x, 3), round(y, 3)] for x, y in zip(xs, ys, strict=True)]  # whole mm: the same on any machine
     properties = {
         "Fold": record.fold, "ID_PATCH": record.number, "N_Parcel": record.parcels, "Parcel_Cover": record.cover,
         "TILE": name, "dates-S2": {str(row): date for row, date in enumerate(record.dates)},

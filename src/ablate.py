@@ -1,0 +1,36 @@
+"""What each step of the method brings on a data set: raw CAM, the two losses, clue CAM, segmenter; over several seeds.
+
+Prints the table of the README. Goes on where it was stopped: finished stages are not run again.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from cluemap.errors import CluemapError
+from cluemap.experiments.ablation import ablate, table
+from cluemap.files import write_json
+from cluemap.paths import OUT, stage_folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="pipelines at once (default: 1)")
+    parser.add_argument("--out", type=Path, help="folder (default: out/<data set>/ablate)")
+    given = parser.parse_args()
+    folder = given.out or OUT / given.dataset / "ablate"
+    threads = max(1, (os.cpu_count() or 1) // given.jobs) if given.jobs > 1 else None
+    try:
+        lines = ablate(given.dataset, folder, stage_folder(given.dataset, "prepare"), given.seeds, given.jobs, threads)
+    except CluemapError as error:
+        sys.exit(f"ablate: error: {error}")
+    write_json(folder / "table.json", {"seeds": given.seeds, "rows": lines})
+    (folder / "table.md").write_text(table(lines, given.seeds) + "\n", encoding="utf-8")
+    print(table(lines, given.seeds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What each step of the method brings: the same pipeline with losses switched off, over several seeds."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from cluemap.experiments.pipelines import Pipeline, make_pipeline
+
+MASK_STAGES = ("train_classifier", "make_cams", "make_masks")
+ALL_STAGES = (*MASK_STAGES, "train_segmenter", "train_reference", "evaluate")
+VARIANTS: dict[str, dict[str, float]] = {
+    "none": {"losses.lambda_tap": 0.0, "losses.lambda_clue": 0.0},
+    "tap": {"losses.lambda_clue": 0.0},
+    "both": {},
+}
+
+
+class Row(NamedTuple):
+    """One line of the table: a number from each seed's pipeline of one variant."""
+
+    name: str
+    variant: str
+    stage: str
+    value: Callable[[dict[str, Any]], float]
+
+
+def masks(name: str, variant: str, source: str) -> list[Row]:
+    """mIoU of one source's pseudo masks of the training windows, at the used and at the best threshold."""
+
+    def used(found: dict[str, Any]) -> float:
+        return found["sources"][source]["train"]["miou"]
+
+    def best(found: dict[str, Any]) -> float:
+        return found["sources"][source]["train"]["oracle"]["miou"]
+
+    return [Row(name, variant, "make_masks", used), Row(f"{name}, best threshold", variant, "make_masks", best)]
+
+
+ROWS = [
+    *masks("raw fused CAM, neither loss", "none", "fused"),
+    *masks("propagated CAM, + L_tap", "tap", "refined"),
+    *masks("propagated CAM, + L_tap + L_clue", "both", "refined"),
+    *masks("clue CAM (Exact)", "both", "clue"),
+    Row("segmenter on pseudo masks, test", "both", "evaluate", lambda found: found["test"]["weak"]["miou"]),
+    Row("segmenter on true masks, test", "both", "evaluate", lambda found: found["test"]["full"]["miou"]),
+    Row("ratio of the two", "both", "evaluate", lambda found: found["ratio"]),
+]
+
+
+def ablate(
+    dataset: str, folder: Path, prepared: Path, seeds: Sequence[int], jobs: int, threads: int | None
+) -> list[dict[str, Any]]:
+    """Run (or go on with) all variants and seeds, `jobs` at once; one row of numbers per line of the table.
+
+    Raises:
+        StageFailed: a stage ended with an error; what is finished stays, so that the same call goes on.
+    """
+    pipelines = {
+        (variant, seed): make_pipeline(dataset, folder / f"{variant}_{seed}", prepared, {**changes, "seed": seed})
+        for seed in seeds
+        for variant, changes in VARIANTS.items()
+    }
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(pipelines), unit="pipeline") as bar:
+        running = [pool.submit(_run, variant, pipeline, threads) for (variant, _), pipeline in pipelines.items()]
+        for future in running:
+            future.result()
+            bar.update()
+    return [_line(row, [pipelines[row.variant, seed] for seed in seeds]) for row in ROWS]
+
+
+def _run(variant: str, pipeline: Pipeline, threads: int | None) -> None:
+    pipeline.run(ALL_STAGES if variant == "both" else MASK_STAGES, threads)
+
+
+def _line(row: Row, pipelines: list[Pipeline]) -> dict[str, Any]:
+    values = [row.value(pipeline.metrics(row.stage)) for pipeline in pipelines]
+    spread = stdev(values) if len(values) > 1 else 0.0
+    return {"name": row.name, "values": values, "mean": mean(values), "spread": spread}
+
+
+def table(lines: list[dict[str, Any]], seeds: Sequence[int]) -> str:
+    """The rows as Markdown: every seed, mean and standard deviation, in %."""
+    head = ["mIoU in %", *(f"seed {seed}" for seed in seeds), "mean ± s.d."]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for line in lines:
+        numbers = [f"{100 * value:.1f}" for value in line["values"]]
+        rows.append([line["name"], *numbers, f"{100 * line['mean']:.1f} ± {100 * line['spread']:.1f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,92 @@
+"""One pipeline with other params in a folder of its own, run by the same stage scripts as `dvc repro`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from cluemap.errors import CluemapError, ParamsError
+from cluemap.files import atomic, read_json
+from cluemap.params import METHOD_BLOCKS, load_params
+from cluemap.paths import ROOT, stage_folder
+
+
+class StageFailed(CluemapError):
+    """A stage script of a pipeline ended with an error; the message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A params file and an output folder; the prepared windows are shared, never copied."""
+
+    dataset: str
+    folder: Path
+    prepared: Path
+
+    @property
+    def params_file(self) -> Path:
+        return self.folder / "params.yaml"
+
+    def metrics(self, stage: str) -> dict[str, Any]:
+        return read_json(stage_folder(self.dataset, stage, self.folder) / "metrics.json")
+
+    def done(self, stage: str) -> bool:
+        return (stage_folder(self.dataset, stage, self.folder) / "metrics.json").exists()
+
+    def command(self, stage: str) -> list[str]:
+        where = ["--params", str(self.params_file), "--out", str(self.folder), "--prepared", str(self.prepared)]
+        return [sys.executable, str(ROOT / "src" / f"{stage}.py"), "--dataset", self.dataset, *where]
+
+    def run(self, stages: Sequence[str], threads: int | None = None) -> None:
+        """Run the stages that are not done yet, one after another; what they say goes to `<folder>/log.txt`.
+
+        Raises:
+            StageFailed: one ended with an error.
+        """
+        environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+        for stage in stages:
+            if self.done(stage):
+                continue
+            log = self.folder / "log.txt"
+            with log.open("ab") as handle:
+                status = subprocess.run(self.command(stage), stdout=handle, stderr=handle, env=environment).returncode
+            if status:
+                tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+                raise StageFailed(f"{stage} in {self.folder} ended with {status}:\n{tail}")
+
+
+def make_pipeline(
+    dataset: str, folder: Path, prepared: Path, changes: Mapping[str, Any], base: Path | None = None
+) -> Pipeline:
+    """A pipeline in `folder`, with `changes` (dotted key -> value) laid over the data set's params.
+
+    Raises:
+        ParamsError: a key that does not exist, or an impossible value.
+    """
+    pipeline = Pipeline(dataset, folder, prepared)
+    write_changed(base or ROOT / "params.yaml", dataset, changes, pipeline.params_file)
+    load_params(dataset, pipeline.params_file)
+    return pipeline
+
+
+def write_changed(base: Path, dataset: str, changes: Mapping[str, Any], file: Path) -> None:
+    """Write a copy of a params file, comments kept, with a data set's block overriding some keys."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    tree = yaml.load(base.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        block, _, name = key.partition(".")
+        if key == "seed":
+            tree["seed"] = value
+        elif block in METHOD_BLOCKS and name in tree[block]:
+            tree[dataset][block][name] = value
+        else:
+            raise ParamsError(f"{base} has no key `{key}`: see its blocks for the right name")
+    with atomic(file) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        yaml.dump(tree, handle)

@@ -1,0 +1,29 @@
+"""The pictures people look at: arrays and the data set's Legend in, a PNG file out, no global state left changed."""
+
+from cluemap.figures.classes import class_scores, confusion_matrix, scored_labels
+from cluemap.figures.curves import threshold_curve, training_curves
+from cluemap.figures.overview import overview
+from cluemap.figures.patch_maps import mosaic
+from cluemap.figures.pictures import assemble, clearest_date, label_picture, true_colour
+from cluemap.figures.season import temporal_weights
+from cluemap.figures.windows import WindowView, window_panel
+from cluemap.figures.year import even_share_weights, ndvi_course
+
+__all__ = [
+    "WindowView",
+    "assemble",
+    "class_scores",
+    "clearest_date",
+    "confusion_matrix",
+    "even_share_weights",
+    "label_picture",
+    "mosaic",
+    "ndvi_course",
+    "overview",
+    "scored_labels",
+    "temporal_weights",
+    "threshold_curve",
+    "training_curves",
+    "true_colour",
+    "window_panel",
+]

@@ -1,0 +1,1 @@
+"""Networks and the pure maths of the method (METHOD sections 2 to 8)."""

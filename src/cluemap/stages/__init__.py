@@ -1,0 +1,1 @@
+"""The work behind each stage script, and what all stages share (stage.py)."""

@@ -1,0 +1,155 @@
+"""What every stage script shares: its arguments, its ranks, its run, its outputs, its manners when something fails."""
+
+import argparse
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cluemap.data.windows import Windows
+from cluemap.errors import CluemapError, Interrupted
+from cluemap.files import read_json
+from cluemap.params import NetworkParams, Params, load_params
+from cluemap.paths import OUT, ROOT, stage_folder, state_folder
+from cluemap.tracking import NoRun, Run, RunRef, open_run
+from cluemap.tracking.provenance import provenance
+from cluemap.training import checkpoint, distributed
+from cluemap.training.distributed import Ranks
+from cluemap.training.loop import Data, Settings, Task, Trained, Trainer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One execution of one stage for one data set."""
+
+    name: str
+    params: Params
+    ranks: Ranks
+    out: Path
+    prepared: Path
+
+    @property
+    def folder(self) -> Path:
+        """This stage's output folder."""
+        return self.folder_of(self.name)
+
+    def folder_of(self, stage: str) -> Path:
+        """Another stage's output folder; the prepared windows may be shared by many pipelines."""
+        return self.prepared if stage == "prepare" else stage_folder(self.params.dataset, stage, self.out)
+
+    @property
+    def state(self) -> Path:
+        return state_folder(self.params.dataset, self.name, self.out)
+
+    def windows(self) -> Windows:
+        """The prepared windows of this data set."""
+        return Windows.open(self.prepared / "windows")
+
+    def run_of(self, stage: str) -> str | None:
+        """The id of the run that made another stage's outputs; None if it has none."""
+        file = self.folder_of(stage) / "run.json"
+        return read_json(file)["run_id"] if file.exists() else None
+
+    @contextmanager
+    def run(
+        self, upstream: tuple[str, ...] = (), experiment: str = "training", resume: RunRef | None = None
+    ) -> Iterator[Run | NoRun]:
+        """Open this execution's tracked run (rank 0; the others get one that keeps nothing)."""
+        with open_run(
+            experiment=f"{self.params.dataset}/{experiment}",
+            name=self.name,
+            params=self.params.flat(),
+            journal=self.state / "journal.jsonl",
+            tags=provenance(self.params.dataset, self.name, [self.params.raw, *map(self.folder_of, upstream)]),
+            upstream={stage: self.run_of(stage) for stage in upstream},
+            resume=resume,
+            rank=self.ranks.rank,
+        ) as run:
+            yield run
+
+    @contextmanager
+    def training(
+        self,
+        task: Task,
+        data: Data,
+        course: NetworkParams,
+        blocks: tuple[str, ...],
+        upstream: tuple[str, ...],
+        extra: dict[str, Any] | None = None,
+    ) -> Iterator[tuple[Run | NoRun, Trained]]:
+        """Train `task` to its end (or go on with an interrupted training) and give its run and the chosen weights.
+
+        What must be the same for a training to be resumed: the params in `blocks`, the seed, the data's digest and
+        `extra`. The saved state is removed when the caller has published the outputs.
+        """
+        params = self.params
+        identity = {**identity_of(params, blocks), "data": data.windows.card.digest, **(extra or {})}
+        found = checkpoint.load_last(self.state)
+        if found:
+            mend = f"put it back to go on with that training, or start anew: rm -r {self.state}"
+            checkpoint.check_same(found.about["identity"], identity, self.state, mend)
+        resume = RunRef(**found.about["run"]) if found else None
+        with self.run(upstream, resume=resume) as run:
+            run.dataset(params.dataset, data.windows.card.digest, self.prepared)
+            settings = Settings(
+                course, params.compute, params.checkpoint, params.seed, identity, {"run": asdict(run.ref)}
+            )
+            trained = Trainer(task, data, settings, self.ranks, run, self.state, found).train()
+            yield run, trained
+        self.ranks.barrier()
+        if self.ranks.first:
+            shutil.rmtree(self.state, ignore_errors=True)
+
+    def finish(self, run: Run | NoRun, metrics: dict[str, Any], made: str) -> None:
+        """Write metrics.json and run.json, log them and the figures, and say what was made and where."""
+        if not self.ranks.first:
+            return
+        run.result(self.folder, metrics)
+        if (self.folder / "figures").exists():
+            run.artifact(self.folder / "figures", "figures")
+        print(f"{self.name}: {made} -> {_shown(self.folder)}")
+
+
+def run_stage(name: str, description: str | None, work: Callable[[Stage], None], launches: bool = False) -> int:
+    """Run a stage script; gives its exit status. `launches`: under torchrun where several processes are wanted."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    arguments = parse(name, description)
+    try:
+        processes = distributed.wanted_processes()
+        if launches and processes > 1 and not distributed.launched():
+            return distributed.run_under_torchrun(sys.argv[0], sys.argv[1:], processes)
+        params = load_params(arguments.dataset, arguments.params)
+        prepared = arguments.prepared or stage_folder(arguments.dataset, "prepare", arguments.out)
+        ranks = distributed.join()
+        work(Stage(name, params, ranks, arguments.out, prepared))
+        distributed.leave(ranks)
+    except Interrupted as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        return 130
+    except CluemapError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(name: str, description: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"src/{name}.py", description=description)
+    parser.add_argument("--dataset", required=True, help="a data set of params.yaml, e.g. demo")
+    parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="another params file")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of all outputs (default: out)")
+    parser.add_argument("--prepared", type=Path, help="folder of prepared windows to share (default: that of --out)")
+    return parser.parse_args()
+
+
+def identity_of(params: Params, blocks: tuple[str, ...]) -> dict[str, Any]:
+    """The flat params that decide what a training gives."""
+    decisive = ("seed", "compute.precision", "compute.clip_norm", *(f"{block}." for block in blocks))
+    return {key: value for key, value in params.flat().items() if key.startswith(decisive)}
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path

@@ -1,0 +1,28 @@
+"""The work of train_segmenter and train_reference: one network, one course, two kinds of masks."""
+
+from numpy.typing import NDArray
+
+from cluemap.files import atomic_folder
+from cluemap.stages.drawing import draw_training
+from cluemap.stages.stage import Stage
+from cluemap.training import checkpoint
+from cluemap.training.loop import Data
+from cluemap.training.models import SEGMENTER, about
+from cluemap.training.segmenting import SegmenterTask, new_segmenter
+
+
+def train_segmenter(stage: Stage, masks: NDArray, digest: str, upstream: tuple[str, ...]) -> None:
+    """Train on `masks` (n h w, rows as the training windows) and publish the model; `digest` names these masks."""
+    windows, params = stage.windows(), stage.params
+    network = new_segmenter(windows, params)
+    task = SegmenterTask(network, windows, params, stage.ranks)
+    data = Data(windows, windows.indexes("train"), masks)
+    with stage.training(task, data, params.segmenter, ("segmenter",), upstream, {"masks": digest}) as (run, trained):
+        network.load_state_dict(checkpoint.split(trained, "network/"))
+        scores = task.validate()
+        if stage.ranks.first:
+            with atomic_folder(stage.folder / "model") as folder:
+                checkpoint.save(folder / SEGMENTER, trained, about("segmenter", windows, params))
+            draw_training(stage, run.points())
+            metrics = {"validation": scores, "step": trained.step}
+            stage.finish(run, metrics, f"segmenter of step {trained.step}, validation mIoU {scores['miou']:.3f}")

@@ -1,7 +1,0 @@
-"""Runs that lose nothing: a journal on disk is the truth, MLflow gets it when it can (see TRACKING.md beside this)."""
-
-from cluemap.training.tracking.opening import open_run
-from cluemap.training.tracking.run import NoRun, Run, RunRef, made_by
-from cluemap.training.tracking.sender import open_store
-
-__all__ = ["NoRun", "Run", "RunRef", "made_by", "open_run", "open_store"]

@@ -1,0 +1,36 @@
+"""Say where the results of a pipeline are and how to look at them."""
+
+import argparse
+
+from cluemap.errors import DataError
+from cluemap.files import read_json
+from cluemap.paths import stage_folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="demo")
+    dataset = parser.parse_args().dataset
+    folder = stage_folder(dataset, "evaluate")
+    try:
+        found = read_json(folder / "metrics.json")
+    except DataError as error:
+        raise SystemExit(f"no results yet: {error}") from None
+    masks, test = found["pseudo_masks"], found["test"]
+    print(f"""
+{dataset}: results
+  pseudo masks of the training windows   mIoU {masks["miou"]:.3f}   (at best {masks["oracle"]["miou"]:.3f})
+  segmenter from image labels, test      mIoU {test["weak"]["miou"]:.3f}
+  segmenter from true masks, test        mIoU {test["full"]["miou"]:.3f}   ratio {found["ratio"]:.1%}
+
+Look at
+  out/{dataset}/evaluate/figures/        validation windows, a whole patch, confusions, scores per class
+  out/{dataset}/evaluate/report.html     everything on one page
+  mlflow ui                              then open http://127.0.0.1:5000/#/experiments and choose "{dataset}/results";
+                                         links of the training view end in ?workflowType=machine_learning
+  dvc metrics show                       all numbers; `dvc metrics diff` after a change
+Both commands lie in .venv/bin.""")
+
+
+if __name__ == "__main__":
+    main()
