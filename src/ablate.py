@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError
-from cluemap.experiments.ablation import ablate, table
+from cluemap.experiments.ablation import VARIANTS, ablate, table
 from cluemap.files import write_json
 from cluemap.paths import OUT, stage_folder
 
@@ -18,13 +18,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=1, help="pipelines at once (default: 1)")
     parser.add_argument("--out", type=Path, help="folder (default: out/<data set>/ablate)")
     given = parser.parse_args()
     folder = given.out or OUT / given.dataset / "ablate"
     threads = max(1, (os.cpu_count() or 1) // given.jobs) if given.jobs > 1 else None
     try:
-        lines = ablate(given.dataset, folder, stage_folder(given.dataset, "prepare"), given.seeds, given.jobs, threads)
+        prepared = stage_folder(given.dataset, "prepare")
+        lines = ablate(given.dataset, folder, prepared, given.seeds, given.variants, given.jobs, threads)
     except CluemapError as error:
         sys.exit(f"ablate: error: {error}")
     write_json(folder / "table.json", {"seeds": given.seeds, "rows": lines})

@@ -4,6 +4,7 @@ import sys
 
 from cluemap.stages.drawing import draw_results
 from cluemap.stages.evaluating import evaluate
+from cluemap.stages.reporting import lineage, report
 from cluemap.stages.stage import Stage, run_stage
 
 UPSTREAM = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference")
@@ -14,6 +15,7 @@ def work(stage: Stage) -> None:
     with stage.run(upstream=UPSTREAM, experiment="results") as run:
         metrics, confusions = evaluate(stage, windows)
         draw_results(stage, windows, metrics, confusions)
+        run.artifact(report(stage, windows, metrics, lineage(stage, UPSTREAM)))
         weak, ratio = metrics["test"]["weak"]["miou"], metrics["ratio"]
         stage.finish(run, metrics, f"test mIoU {weak:.3f}, {ratio:.1%} of full supervision")
 

@@ -10,7 +10,7 @@ from cluemap.stages.stage import Stage, run_stage
 def work(stage: Stage) -> None:
     with stage.run() as run:
         metrics = prepare(open_reader(stage.params), stage.params, stage.folder / "windows")
-        stage.finish(run, metrics, f"{sum(metrics['windows'].values())} windows")
+        stage.finish(run, metrics, f"{metrics['windows']['all']} windows")
 
 
 if __name__ == "__main__":

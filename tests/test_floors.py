@@ -44,7 +44,9 @@ def test_imports_point_down(path):
 
 def test_stage_scripts_import_no_array_library():
     for script in (PROJECT / "src").glob("*.py"):
-        assert not {name.split(".")[0] for name in imports(script)} & {"torch", "numpy", "einops", "mlflow"}, script.name
+        assert not {name.split(".")[0] for name in imports(script)} & {"torch", "numpy", "einops", "mlflow"}, (
+            script.name
+        )
 
 
 @pytest.mark.parametrize("library", DOORS)
@@ -58,7 +60,9 @@ def test_one_door_to_each_heavy_library(library):
 
 
 def test_data_does_without_torch_but_for_batches():
-    users = {path.name for path in (PACKAGE / "data").rglob("*.py") if any(n.startswith("torch") for n in imports(path))}
+    users = {
+        path.name for path in (PACKAGE / "data").rglob("*.py") if any(n.startswith("torch") for n in imports(path))
+    }
     assert users == {"batches.py"}
 
 

@@ -52,9 +52,15 @@ ROWS = [
 
 
 def ablate(
-    dataset: str, folder: Path, prepared: Path, seeds: Sequence[int], jobs: int, threads: int | None
+    dataset: str,
+    folder: Path,
+    prepared: Path,
+    seeds: Sequence[int],
+    variants: Sequence[str],
+    jobs: int,
+    threads: int | None,
 ) -> list[dict[str, Any]]:
-    """Run (or go on with) all variants and seeds, `jobs` at once; one row of numbers per line of the table.
+    """Run (or go on with) the variants for each seed, `jobs` at once; one row of numbers per line of the table.
 
     Raises:
         StageFailed: a stage ended with an error; what is finished stays, so that the same call goes on.
@@ -63,13 +69,15 @@ def ablate(
         (variant, seed): make_pipeline(dataset, folder / f"{variant}_{seed}", prepared, {**changes, "seed": seed})
         for seed in seeds
         for variant, changes in VARIANTS.items()
+        if variant in variants
     }
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(pipelines), unit="pipeline") as bar:
         running = [pool.submit(_run, variant, pipeline, threads) for (variant, _), pipeline in pipelines.items()]
         for future in running:
             future.result()
             bar.update()
-    return [_line(row, [pipelines[row.variant, seed] for seed in seeds]) for row in ROWS]
+    rows = [row for row in ROWS if row.variant in variants]
+    return [_line(row, [pipelines[row.variant, seed] for seed in seeds]) for row in rows]
 
 
 def _run(variant: str, pipeline: Pipeline, threads: int | None) -> None:

@@ -21,6 +21,8 @@ from cluemap.training import checkpoint, distributed
 from cluemap.training.distributed import Ranks
 from cluemap.training.loop import Data, Settings, Task, Trained, Trainer
 
+INTERRUPTED = "interrupted"  # file in the state folder: the last try was told to stop and saved its state
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -64,7 +66,7 @@ class Stage:
             name=self.name,
             params=self.params.flat(),
             journal=self.state / "journal.jsonl",
-            tags=provenance(self.params.dataset, self.name, [self.params.raw, *map(self.folder_of, upstream)]),
+            tags=self.tags(upstream),
             upstream={stage: self.run_of(stage) for stage in upstream},
             resume=resume,
             rank=self.ranks.rank,
@@ -93,16 +95,26 @@ class Stage:
             mend = f"put it back to go on with that training, or start anew: rm -r {self.state}"
             checkpoint.check_same(found.about["identity"], identity, self.state, mend)
         resume = RunRef(**found.about["run"]) if found else None
+        (self.state / INTERRUPTED).unlink(missing_ok=True)
         with self.run(upstream, resume=resume) as run:
             run.dataset(params.dataset, data.windows.card.digest, self.prepared)
             settings = Settings(
                 course, params.compute, params.checkpoint, params.seed, identity, {"run": asdict(run.ref)}
             )
-            trained = Trainer(task, data, settings, self.ranks, run, self.state, found).train()
+            try:
+                trained = Trainer(task, data, settings, self.ranks, run, self.state, found).train()
+            except Interrupted:
+                if self.ranks.first:
+                    (self.state / INTERRUPTED).touch()  # torchrun's exit status cannot say it
+                raise
             yield run, trained
         self.ranks.barrier()
         if self.ranks.first:
             shutil.rmtree(self.state, ignore_errors=True)
+
+    def tags(self, upstream: tuple[str, ...]) -> dict[str, str]:
+        """Commit, machine, versions, and DVC's hashes of the inputs."""
+        return provenance(self.params.dataset, self.name, [self.params.raw, *map(self.folder_of, upstream)])
 
     def finish(self, run: Run | NoRun, metrics: dict[str, Any], made: str) -> None:
         """Write metrics.json and run.json, log them and the figures, and say what was made and where."""

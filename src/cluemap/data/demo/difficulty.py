@@ -25,13 +25,13 @@ class GrowthKnobs:
     """How much parcels of one crop differ from each other."""
 
     region_shift: float = 4.0  # standard deviation of a tile's earliness
-    parcel_shift: float = 8.0  # of a parcel's sowing and green-up
-    ripening_shift: float = 6.0  # of its senescence, on top
-    vigour: float = 0.16  # of the logarithm of its green cover
+    parcel_shift: float = 4.5  # of a parcel's sowing and green-up
+    ripening_shift: float = 3.0  # of its senescence, on top
+    vigour: float = 0.12  # of the logarithm of its green cover
     within: float = 0.08  # of the green cover within a parcel
-    canopy: float = 0.07  # of the logarithm of its canopy's reflectance, band groups apart
-    soil: float = 0.18  # of the logarithm of its soil's brightness
-    catch_crop: float = 0.55  # share of parcels that are green between two main crops
+    canopy: float = 0.05  # of the logarithm of its canopy's reflectance, band groups apart
+    soil: float = 0.14  # of the logarithm of its soil's brightness
+    catch_crop: float = 0.35  # share of parcels that are green between two main crops
     cuts: float = 0.65  # probability of each of a meadow's three cuts
 
 
@@ -39,8 +39,8 @@ class GrowthKnobs:
 class SkyKnobs:
     """What lies between the land and the sensor, and the sensor itself."""
 
-    overcast: float = 0.16  # share of the dates mostly under cloud
-    broken: float = 0.20  # share of the dates with some cloud
+    overcast: float = 0.1  # share of the dates mostly under cloud
+    broken: float = 0.14  # share of the dates with some cloud
     haze: float = 0.008  # mean haze of a date, as reflectance added in the blue
     correction: float = 0.012  # standard deviation of the atmospheric correction's error, in the blue
     light: float = 0.06  # of a date's brightness

@@ -1,0 +1,109 @@
+"""The report of a result: what `evaluate` found, with its pictures, params and lineage, on one page to mail."""
+
+from pathlib import Path
+from typing import Any
+
+from cluemap.data.windows import Windows
+from cluemap.figures.report import write_report
+from cluemap.stages.stage import Stage
+
+CAPTIONS = {
+    "overview": "From a series and its image label to a map: three validation windows.",
+    "validation_windows": "Validation windows: true colour of the clearest date, truth, pseudo mask, map, clue CAMs.",
+    "patch": "All validation windows of one patch: truth, and where each segmenter's map is wrong.",
+    "class_scores": "IoU per class.",
+    "confusion_weak": "Confusion on the test windows, segmenter trained on pseudo masks.",
+    "confusion_full": "Confusion on the test windows, segmenter trained on true masks.",
+}
+EARLIER = {
+    "make_masks": ("threshold_curve", "Pseudo masks at every threshold; the best one (star) is never used."),
+    "make_cams": ("temporal_weights", "Which dates matter for which crop; 1 = an even share of the dates."),
+    "train_classifier": ("training", "The classifier's training."),
+}
+
+
+def report(stage: Stage, windows: Windows, metrics: dict[str, Any], lineage: dict[str, Any]) -> Path:
+    """Write `<evaluate>/report.html`: one file, nothing loaded from anywhere."""
+    params = stage.params
+    sections = [
+        {"title": "Result", "parts": [*_pictures(stage.folder, ("overview", "patch")), _legend(windows)]},
+        {"title": "Scores", "parts": [_masks(metrics), _test(metrics), *_pictures(stage.folder, ("class_scores",))]},
+        {"title": "Windows", "parts": _pictures(stage.folder, ("validation_windows",))},
+        {"title": "Confusion", "parts": _pictures(stage.folder, ("confusion_weak", "confusion_full"))},
+        {"title": "How it came about", "parts": [*_earlier(stage)]},
+        {"title": "Params", "parts": [{"kind": "values", "values": params.model_dump(mode="json")}]},
+        {"title": "Lineage", "parts": [{"kind": "values", "values": lineage}]},
+    ]
+    content = {
+        "title": f"cluemap: {params.dataset}",
+        "subtitle": f"{len(windows)} windows, {len(windows.card.legend.classes)} crops, fold {params.windows.fold}",
+        "headline": _headline(metrics),
+        "sections": [section for section in sections if section["parts"]],
+    }
+    return write_report(content, stage.folder / "report.html")
+
+
+def lineage(stage: Stage, upstream: tuple[str, ...]) -> dict[str, Any]:
+    """What made the result: the code's state, the machine, DVC's hashes, and the runs of the stages before."""
+    runs = {name: stage.run_of(name) or "not in the store" for name in upstream}
+    tags: dict[str, Any] = dict(stage.tags(upstream))
+    return {"runs": runs, **dict(sorted(tags.items()))}
+
+
+def _headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    weak, full, masks = metrics["test"]["weak"], metrics["test"]["full"], metrics["pseudo_masks"]
+    return [
+        {"name": "test mIoU from image labels", "value": _share(weak["miou"]), "note": "held-out fold"},
+        {"name": "test mIoU from true masks", "value": _share(full["miou"]), "note": "the upper bound"},
+        {"name": "ratio", "value": _share(metrics["ratio"]), "note": "of full supervision"},
+        {"name": "pseudo masks, mIoU", "value": _share(masks["miou"]), "note": f"threshold {masks['threshold']:.2f}"},
+    ]  # fmt: skip
+
+
+def _masks(metrics: dict[str, Any]) -> dict[str, Any]:
+    rows = [
+        [source, *({"share": found["train"][name]} for name in ("miou", "overall_accuracy")),
+         {"share": found["train"]["oracle"]["miou"]}, round(found["train"]["oracle"]["threshold"], 2)]
+        for source, found in metrics["sources"].items()
+    ]  # fmt: skip
+    columns = ["CAM", "mIoU", "OA", "mIoU at best threshold", "that threshold"]
+    caption = "Pseudo masks of the training windows. The best threshold is only reported, never used."
+    return {"kind": "table", "columns": columns, "rows": rows, "caption": caption}
+
+
+def _test(metrics: dict[str, Any]) -> dict[str, Any]:
+    weak, full, masks = (metrics[a][b] if b else metrics[a] for a, b in
+                         (("test", "weak"), ("test", "full"), ("pseudo_masks", "")))  # fmt: skip
+    rows = [
+        [name, *({"share": scores["iou"][name]} if scores["iou"][name] == scores["iou"][name] else None
+                 for scores in (masks, weak, full))]
+        for name in weak["iou"]
+    ]  # fmt: skip
+    columns = ["IoU", "pseudo masks (train)", "segmenter, pseudo masks (test)", "segmenter, true masks (test)"]
+    return {"kind": "table", "columns": columns, "rows": rows, "caption": "Per class; empty = class not there."}
+
+
+def _pictures(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    files = [(folder / "figures" / f"{name}.png", CAPTIONS[name]) for name in names]
+    return [{"kind": "picture", "file": str(f), "caption": c, "alt": c} for f, c in files if f.exists()]
+
+
+def _earlier(stage: Stage) -> list[dict[str, Any]]:
+    parts = []
+    for name, (picture, caption) in EARLIER.items():
+        file = stage.folder_of(name) / "figures" / f"{picture}.png"
+        if file.exists():
+            parts.append({"kind": "picture", "file": str(file), "caption": caption, "alt": caption})
+    return parts
+
+
+def _legend(windows: Windows) -> dict[str, Any]:
+    legend = windows.card.legend
+    classes = [{"name": crop.name, "colour": crop.colour} for crop in legend.classes]
+    if legend.background:
+        classes.insert(0, {"name": "background", "colour": legend.background_colour})
+    return {"kind": "legend", "classes": classes}
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"

@@ -1,0 +1,90 @@
+"""dvc.yaml as DVC sees it: every stage for every data set, and exactly the stages a change concerns."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parents[1]
+STAGES = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+DVC = [sys.executable, "-m", "dvc"]
+
+
+def dvc(root: Path, *arguments: str, check: bool = True) -> str:
+    done = subprocess.run([*DVC, *arguments], cwd=root, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project's pipeline with stand-in scripts: each writes its declared outputs, so that DVC alone is tested."""
+    root = tmp_path_factory.mktemp("dvc")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(PROJECT / name, root / name)
+    (root / "src").mkdir()
+    shutil.copytree(PROJECT / "src" / "cluemap", root / "src" / "cluemap", ignore=shutil.ignore_patterns("__pycache__"))
+    for stage in STAGES:
+        (root / "src" / f"{stage}.py").write_text(STAND_IN.format(stage=stage))
+    (root / "data" / "demo").mkdir(parents=True)
+    (root / "data" / "demo" / "file").write_text("raw")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    dvc(root, "init", "-q")
+    text = (root / "dvc.yaml").read_text().replace("cmd: python ", f"cmd: {sys.executable} ")
+    (root / "dvc.yaml").write_text(text)
+    return root
+
+
+STAND_IN = """
+import pathlib, re, sys
+name, dataset = "{stage}", sys.argv[2]
+text = pathlib.Path("dvc.yaml").read_text().replace("${{key}}", dataset)
+for path in re.findall(rf"- (out/{{dataset}}/{{name}}/[\\w./]+)", text):
+    out = pathlib.Path(path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix in (".json", ".html"):
+        out.write_text("{{}}")
+    else:
+        out.mkdir(exist_ok=True)
+        (out / "file").write_text(name)
+"""
+
+
+@pytest.mark.slow
+def test_repro_runs_all_then_nothing_then_what_changed(project):
+    first = dvc(project, "repro")
+    assert all(f"Running stage '{stage}@demo'" in first for stage in STAGES)
+    assert "Running" not in dvc(project, "repro")
+    dry = dvc(project, "repro", "--dry")
+    assert "Running" not in dry
+    yaml = YAML()
+    tree = yaml.load((project / "params.yaml").read_text())
+    tree["masks"]["threshold"] = 0.4
+    yaml.dump(tree, project / "params.yaml")
+    again = dvc(project, "repro", "--dry")
+    assert "make_masks@demo" in again
+    for stage in ("prepare", "train_classifier", "make_cams", "train_reference"):
+        assert f"Running stage '{stage}@demo'" not in again
+
+
+def test_every_output_is_named_after_its_stage():
+    tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
+    assert tuple(tree["stages"]) == STAGES
+    for name, stage in tree["stages"].items():
+        body = stage["do"]
+        assert body["cmd"] == f"python src/{name}.py --dataset ${{key}}"
+        assert f"src/{name}.py" in body["deps"]
+        for out in [*body["outs"], *body["metrics"], *body.get("plots", [])]:
+            assert out.startswith(f"out/${{key}}/{name}/")
+        for dependency in body["deps"]:
+            if dependency.startswith("src/"):
+                assert (PROJECT / dependency).exists(), dependency
+
+
+def test_no_stage_before_the_scores_depends_on_true_training_masks_alone():
+    tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
+    assert "out/${key}/make_masks/masks" in tree["stages"]["train_segmenter"]["do"]["deps"]
+    assert "out/${key}/make_masks/masks" not in tree["stages"]["train_reference"]["do"]["deps"]
