@@ -16,7 +16,7 @@ from cluemap.model.clues import Clues
 from cluemap.model.encoder import DAYS
 from cluemap.params import Params
 from cluemap.training.distributed import Ranks
-from cluemap.training.inference import cam, gather_rows, in_order, scan
+from cluemap.training.inference import cams, gather_rows, in_order, scan
 
 SPLITS = ("train", "validation")  # the test fold has no CAMs: nothing is ever chosen on it
 WEIGHTS = "temporal_weights.json"
@@ -38,11 +38,11 @@ def make_cams(network: Classifier, clues: Clues, windows: Windows, params: Param
     days = DayWeights(len(windows.card.legend.classes), ranks.device)
     made: dict[str, NDArray] = {}
     for split in SPLITS:
-        for source in sources_of(params):
-            rows = _cams(network, clues, windows, split, source, params, ranks, days)
-            together = gather_rows(rows, ranks)
-            if ranks.first:
-                made[f"{source}_{split}"] = in_order(together, windows.indexes(split))
+        rows = _cams(network, clues, windows, split, params, ranks, days if split == "train" else None)
+        together = gather_rows(rows, ranks)
+        if ranks.first:
+            maps = in_order(together, windows.indexes(split))  # n source k i j
+            made.update({f"{source}_{split}": maps[:, at] for at, source in enumerate(sources_of(params))})
     weights = days.together(ranks)
     if not ranks.first:
         return {}
@@ -59,21 +59,20 @@ def _cams(
     clues: Clues,
     windows: Windows,
     split: str,
-    source: str,
     params: Params,
     ranks: Ranks,
-    days: "DayWeights",
-) -> dict[int, NDArray]:
+    days: "DayWeights | None",
+) -> dict[int, NDArray[np.float16]]:
+    """{window: source k i j} of this rank's share of a split; date weights go into `days`."""
     rows: dict[int, NDArray] = {}
-    indexes = windows.indexes(split)
-    batch_size = params.compute.inference_batch
-    bar = tqdm(total=len(indexes), disable=not ranks.first, unit="window", desc=f"{source} {split}", mininterval=1.0)
+    indexes, sources, kind = windows.indexes(split), sources_of(params), params.temporal_weighting
+    bar = tqdm(total=len(indexes), disable=not ranks.first, unit="window", desc=f"CAMs {split}", mininterval=1.0)
     with bar:
-        for batch in scan(windows, indexes, batch_size, ranks):
-            found, watched = cam(network, clues, batch, source, params)
-            rows.update(zip(batch.index.tolist(), found.to(torch.float16).cpu().numpy(), strict=True))
-            if source == params.cams.source and split == "train":
-                kind = params.temporal_weighting
+        for batch in scan(windows, indexes, params.compute.inference_batch, ranks):
+            found, watched = cams(network, clues, batch, sources, params)
+            stacked = torch.stack([found[source] for source in sources], dim=1).to(torch.float16)
+            rows.update(zip(batch.index.tolist(), stacked.cpu().numpy(), strict=True))
+            if days is not None:
                 weights = temporal_weights(watched.attention, batch.valid, kind.kind, kind.sharpness)
                 days.add(weights, batch.day, batch.valid, batch.image_labels)
             bar.update(min(len(batch) * ranks.world, bar.total - bar.n))

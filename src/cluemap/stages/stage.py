@@ -145,6 +145,11 @@ def run_stage(name: str, description: str | None, work: Callable[[Stage], None],
     except CluemapError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a lost mount: nothing half-written is left under its final name
+        free = shutil.disk_usage(arguments.out if arguments.out.exists() else ROOT).free / 2**20
+        print(f"{name}: error: {error} ({free:.0f} MiB free in {_shown(arguments.out)}): make room, then the same "
+              "command again", file=sys.stderr)  # fmt: skip
+        return 2
     return 0
 
 

@@ -17,7 +17,8 @@ from cluemap.model.losses import classification_loss, tap_loss
 from cluemap.model.pseudo import best_class, pseudo_mask, upsample
 from cluemap.params import Params
 from cluemap.training.distributed import Ranks
-from cluemap.training.inference import cam, gather_rows, in_order, scan
+from cluemap.training.inference import clue_cams, gather_rows, in_order, scan
+from cluemap.training.loop import autocast
 from cluemap.training.metrics import Ids, average_precision, confusion, curve, curve_counts, scores
 
 
@@ -103,10 +104,10 @@ class ClassifierTask:
         counts = torch.zeros(ids.size, ids.size + 1, dtype=torch.int64)
         bins = torch.zeros(points + 1, ids.size, ids.crops, dtype=torch.int64)
         for batch in scan(windows, indexes, params.compute.inference_batch, self.ranks):
-            with torch.no_grad():
+            with torch.no_grad(), autocast(params.compute, self.ranks.device):
                 out = self.network(batch.images, batch.day, batch.valid)
             logits.update(zip(batch.index.tolist(), out.logits.float().cpu().numpy(), strict=True))
-            found, _ = cam(self.network, self.clues, batch, "clue", params)
+            found = clue_cams(self.network, self.clues, batch, out.watched, params)
             score, winner = best_class(upsample(found, windows.card.size), batch.image_labels)
             score, winner = score.cpu(), winner.cpu()
             rows = truth[torch.from_numpy(windows.mask_row[batch.index.cpu().numpy()])].numpy()

@@ -1,6 +1,6 @@
 """Passes without gradients over prepared windows: their CAMs, logits and maps, shared out over the ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -25,27 +25,49 @@ def scan(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterat
     return stream(windows, bucketed(windows.dates, indexes, batch)[ranks.rank :: ranks.world], ranks.device)
 
 
-def cam(network: Classifier, clues: Clues, batch: Batch, source: str, params: Params) -> tuple[Tensor, Watched]:
-    """One batch -> b k i j in 0..1 (0 for absent classes), and what the temporal encoder saw.
+def cams(
+    network: Classifier, clues: Clues, batch: Batch, sources: Sequence[str], params: Params
+) -> tuple[dict[str, Tensor], Watched]:
+    """One batch -> {source: b k i j in 0..1, 0 for absent classes}, and what the temporal encoder saw.
 
-    source: clue (temporal encoder alone, propagated) | fused, spatial, temporal (raw) | refined (fused, propagated).
+    source: clue (propagated) | fused, spatial, temporal (raw) | refined (fused, propagated). The spatial encoder runs
+    only for other sources than clue, and once for all of them.
     """
+    raw: Callable[[str], Tensor]
     with torch.no_grad(), autocast(params.compute, batch.images.device):
-        if source == "clue":
-            watched = network.temporal.watched(batch.images, batch.day, batch.valid)
-        else:
+        if any(source != "clue" for source in sources):
             out = network(batch.images, batch.day, batch.valid)
             watched = out.watched
-    if source == "clue":
-        found = clue_cam(watched.dense.float(), clues, batch.image_labels, network.side)
-    else:
-        found = raw_cam(out.temporal.float(), out.spatial.float(), "fused" if source == "refined" else source)
-    if source in ("clue", "refined"):
-        found = refine(
-            found, watched.sequence, watched.attention, batch.valid, batch.image_labels,
-            params.affinity, params.temporal_weighting, params.cams.blend,
-        )  # fmt: skip
-    return min_max(found) * batch.image_labels[:, :, None, None], watched
+            raw = lambda part: raw_cam(out.temporal.float(), out.spatial.float(), part)
+        else:
+            watched = network.temporal.watched(batch.images, batch.day, batch.valid)
+    found = {}
+    for source in sources:
+        if source == "clue":
+            found[source] = clue_cams(network, clues, batch, watched, params)
+        elif source == "refined":
+            found[source] = _finished(propagated(raw("fused"), batch, watched, params), batch)
+        else:
+            found[source] = _finished(raw(source), batch)
+    return found, watched
+
+
+def clue_cams(network: Classifier, clues: Clues, batch: Batch, watched: Watched, params: Params) -> Tensor:
+    """b k i j in 0..1, 0 for absent classes: the clue CAM (eq. 16) of what the temporal encoder saw, propagated."""
+    found = clue_cam(watched.dense.float(), clues, batch.image_labels, network.side)
+    return _finished(propagated(found, batch, watched, params), batch)
+
+
+def propagated(cam: Tensor, batch: Batch, watched: Watched, params: Params) -> Tensor:
+    """b k i j -> b k i j: refined with `cams.blend` (METHOD section 5)."""
+    return refine(
+        cam, watched.sequence, watched.attention, batch.valid, batch.image_labels,
+        params.affinity, params.temporal_weighting, params.cams.blend,
+    )  # fmt: skip
+
+
+def _finished(cam: Tensor, batch: Batch) -> Tensor:
+    return min_max(cam) * batch.image_labels[:, :, None, None]
 
 
 def maps(network: Segmenter, batch: Batch, params: Params, background: bool) -> Tensor:
