@@ -2,9 +2,10 @@
 
 import argparse
 
-from cluemap.errors import DataError
+from cluemap.errors import CluemapError, DataError
 from cluemap.files import read_json
 from cluemap.paths import stage_folder
+from cluemap.tracking import open_store
 
 
 def main() -> None:
@@ -26,10 +27,20 @@ def main() -> None:
 Look at
   out/{dataset}/evaluate/figures/        validation windows, a whole patch, confusions, scores per class
   out/{dataset}/evaluate/report.html     everything on one page
-  mlflow ui                              then open http://127.0.0.1:5000/#/experiments and choose "{dataset}/results";
-                                         links of the training view end in ?workflowType=machine_learning
+  mlflow ui                              then open {links(dataset)}
   dvc metrics show                       all numbers; `dvc metrics diff` after a change
 Both commands lie in .venv/bin.""")
+
+
+def links(dataset: str) -> str:
+    """Where MLflow shows the pipelines' results and the stages' runs, in the view for training."""
+    try:
+        store = open_store()
+        return "\n                                         and  ".join(
+            store.link(f"{dataset}/{kind}") for kind in ("results", "training")
+        )
+    except CluemapError as error:
+        return f"(the run store does not answer: {error})"
 
 
 if __name__ == "__main__":

@@ -152,7 +152,10 @@ def test_goes_on_with_another_number_of_processes(whole, tmp_path):
     said, _ = process.communicate(timeout=180)
     assert process.returncode != 0, said
     assert 9 <= saved_step(root) < 30
+    assert (root / STATE / "interrupted").exists()
+    assert statuses(root) == ["KILLED"]
     tiny.run("train_classifier", root)
+    assert statuses(root) == ["FINISHED"]
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(root)[name], value, rtol=1e-3, atol=1e-4)
 
@@ -171,6 +174,16 @@ def test_a_dead_rank_takes_the_job_down_and_a_new_start_goes_on(whole, tmp_path)
     assert statuses(root) == ["FINISHED"]
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(root)[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_two_processes_closes_the_run_as_failed(tmp_path):
+    root = tiny.make_project(tmp_path, {"classifier": {"learning_rate": 1e18, "final_learning_rate": 1e18}})
+    done = tiny.run("train_classifier", root, check=False, CLUEMAP_PROCESSES="2")
+    assert done.returncode != 0
+    assert "not finite" in done.stderr
+    assert statuses(root) == ["FAILED"]
+    assert checkpoint.load_last(root / STATE) is not None
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_every_output_is_named_after_its_stage():
                 assert (PROJECT / dependency).exists(), dependency
 
 
-def test_no_stage_before_the_scores_depends_on_true_training_masks_alone():
+def test_only_the_weak_segmenter_depends_on_the_pseudo_masks():
     tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
     assert "out/${key}/make_masks/masks" in tree["stages"]["train_segmenter"]["do"]["deps"]
     assert "out/${key}/make_masks/masks" not in tree["stages"]["train_reference"]["do"]["deps"]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from safetensors import SafetensorError
 
 from cluemap.data.windows import Windows
-from cluemap.errors import CheckpointError, Interrupted, TrainingError
+from cluemap.errors import CheckpointError, Interrupted, NotFinite, TrainingError
 from cluemap.params import Params, load_params
 from cluemap.training import checkpoint
 from cluemap.training.classifying import ClassifierTask, new_classifier
@@ -141,10 +142,10 @@ def test_a_full_disk_keeps_the_state_before(windows, params, whole, tmp_path, mo
         real(tensors, file, metadata=metadata)
         if len(calls) == 9:
             Path(file).write_bytes(Path(file).read_bytes()[:100])
-            raise OSError(28, "No space left on device")
+            raise SafetensorError("I/O error: No space left on device")  # what safetensors raises
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointError, match=r"cannot be written .*No space.*make room"):
         train(windows, params, tmp_path)
     monkeypatch.undo()
     assert not list(tmp_path.glob("*.tmp"))
@@ -153,8 +154,25 @@ def test_a_full_disk_keeps_the_state_before(windows, params, whole, tmp_path, mo
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(windows, params, tmp_path):
-    with pytest.raises(TrainingError, match=r"step 13: the loss is not finite.*learning rate.*100\d\d_0.*kept in"):
+    with pytest.raises(NotFinite, match=r"step 13: the loss is not finite.*learning rate.*100\d\d_0.*kept in"):
         train(windows, params, tmp_path, at=13, what=lambda: float("nan"))
+    kept = checkpoint.load_last(tmp_path)
+    assert kept.about["step"] == 13
+    assert all(torch.isfinite(value).all() for value in kept.tensors.values())
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_scored(windows, params, tmp_path, monkeypatch):
+    real = Trainer._step
+
+    def poisoned(self, batch, step):
+        losses = real(self, batch, step)
+        if step == 13:  # a finite loss whose gradient was not
+            self.task.network.positions.data[0, 0] = float("nan")
+        return losses
+
+    monkeypatch.setattr(Trainer, "_step", poisoned)
+    with pytest.raises(NotFinite, match=r"step 14: the weights positions are not finite"):
+        train(windows, params, tmp_path)
     kept = checkpoint.load_last(tmp_path)
     assert kept.about["step"] == 13
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())

@@ -12,7 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import EXPERIMENT, NOBODY, PARAMS, curve, cut, database, environment, journal_of, loss, opened, root, train
+from runs import (
+    EXPERIMENT,
+    NOBODY,
+    PARAMS,
+    curve,
+    cut,
+    database,
+    environment,
+    journal_of,
+    loss,
+    opened,
+    root,
+    train,
+    use_root,
+)
 
 from cluemap.errors import Interrupted, TrackingError
 from cluemap.files import read_json
@@ -130,6 +144,27 @@ def test_a_damaged_store_costs_no_run(root, caplog, damage):
     assert time.monotonic() - begin < 5.0
     assert damage in caplog.text
     assert len(list((root / "mlruns" / "unsent").glob("*.jsonl"))) == 1
+
+
+def test_a_database_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
+    use_root(tmp_path, monkeypatch)
+    import cluemap.tracking.store as module
+
+    class Killed(module.MlflowClient):
+        def search_experiments(self, *_, **__):
+            super().search_experiments()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "MlflowClient", Killed)
+    with pytest.raises(KeyboardInterrupt):
+        module.Store()
+    assert not list(tmp_path.glob("*.db"))
+    assert not list(tmp_path.glob(".*"))
+    monkeypatch.undo()
+    use_root(tmp_path, monkeypatch)
+    with opened(tmp_path) as run:
+        train(run, 0, 3)
+    assert open_store().history(run.id, "loss/total") == curve(3)
 
 
 def test_an_output_folder_names_its_run(root, monkeypatch):

@@ -1,10 +1,13 @@
 """Growing files are plain .npy files; statistics come from exact sums."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cluemap.data import writing
 from cluemap.data.growing import GrowingArray
+from cluemap.errors import DataError
 
 
 @pytest.mark.parametrize("pieces", [[], [1], [3, 1, 5], [1] * 12])
@@ -17,6 +20,25 @@ def test_a_growing_array_is_a_plain_npy_file(tmp_path, pieces):
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.concatenate([np.zeros((0, 2, 3), np.int16), *arrays]))
     with pytest.raises(ValueError, match=r"takes int16 .*not float64"):
         GrowingArray(tmp_path / "b.npy", np.int16, (2, 3)).append(np.zeros((1, 2, 3)))
+
+
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_an_unfinished_array_is_gone_on_with(tmp_path, first):
+    array = np.random.default_rng(0).integers(-99, 99, (7, 2, 3)).astype(np.int16)
+    file = GrowingArray(tmp_path / "a.npy", np.int16, (2, 3))
+    file.append(array[:first])
+    extent = file.extent
+    file.append(array)  # after the last record
+    file.discard()
+    again = GrowingArray.reopened(tmp_path / "a.npy", extent)
+    assert again.append(array[first:]) == first
+    again.close()
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+    whole = GrowingArray(tmp_path / "b.npy", np.int16, (2, 3))
+    whole.append(array)
+    assert again.extent == whole.extent
+    with pytest.raises(DataError, match="cut short"):
+        GrowingArray.reopened(tmp_path / "a.npy", replace(whole.extent, length=8))
 
 
 def test_moments_are_exact():

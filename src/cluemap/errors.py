@@ -21,6 +21,10 @@ class TrainingError(CluemapError):
     """Training cannot go on (a loss that is not finite, a lost rank)."""
 
 
+class NotFinite(TrainingError):
+    """A loss or a weight is NaN or infinite; every rank raises it at the same step."""
+
+
 class TrackingError(CluemapError):
     """The run store cannot be used as asked."""
 

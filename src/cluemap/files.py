@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cluemap.errors import DataError
 
 
@@ -32,7 +34,9 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        if left == temporary or not _alive(left.name.split(".")[-2]):
+            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
     temporary.mkdir()
     try:
         yield temporary
@@ -61,6 +65,10 @@ def read_json(path: Path | str) -> Any:
         raise DataError(f"{path} is missing: run the stage that writes it (`dvc repro` runs all)") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not JSON ({error}): delete it and run its stage again") from None
+
+
+def _alive(process: str) -> bool:
+    return process.isdigit() and psutil.pid_exists(int(process))
 
 
 def _without_nan(content: Any) -> Any:

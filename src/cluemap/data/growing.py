@@ -1,22 +1,54 @@
 """A .npy file that is written piece by piece, so that no more than a piece is ever in memory."""
 
 import os
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cluemap.errors import DataError
+
+READ_BYTES = 1 << 24  # of an unfinished file are read at once
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far a growing file had come: enough to open it again, and to see that it still holds the same."""
+
+    dtype: str
+    row: tuple[int, ...]
+    length: int
+    digest: str
+
 
 class GrowingArray:
     """An array (n, *row) on disk whose n grows with every `append`; the header is put right by `close`."""
 
-    def __init__(self, path: Path, dtype: DTypeLike, row: tuple[int, ...] = ()) -> None:
-        self.path, self.dtype, self.row, self.length = path, np.dtype(dtype), row, 0
+    def __init__(self, path: Path, dtype: DTypeLike, row: tuple[int, ...] = (), before: Extent | None = None) -> None:
+        self.path, self.dtype, self.row, self.length = path, np.dtype(dtype), tuple(row), 0
         self.digest = blake2b(digest_size=16)
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 (closed by close and discard)
+        self._file = open(path, "r+b" if before else "wb", buffering=0)  # noqa: SIM115 (closed by close and discard)
         self._write_header()
         self._first = self._file.tell()
+        if before:
+            self._take(before)
+
+    @classmethod
+    def reopened(cls, path: Path, before: Extent) -> "GrowingArray":
+        """Go on with an unfinished file after its first `before.length` rows; what follows them is cut off.
+
+        Raises:
+            DataError: the file is missing or cut short, or those rows are not what they were.
+        """
+        if not path.exists():
+            raise DataError(f"{path} is missing")
+        return cls(path, before.dtype, before.row, before)
+
+    @property
+    def extent(self) -> Extent:
+        return Extent(self.dtype.str, self.row, self.length, self.digest.hexdigest())
 
     def append(self, rows: NDArray) -> int:
         """Add rows (m, *row) at the end; returns the position of the first of them."""
@@ -29,6 +61,15 @@ class GrowingArray:
             content = content[self._file.write(content) :]
         self.length += len(rows)
         return self.length - len(rows)
+
+    def content(self) -> bytes:
+        """All rows so far."""
+        return self.path.read_bytes()[self._first :]
+
+    def sync(self) -> None:
+        """Make sure that the rows so far are on disk."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Write the final header and make sure that all of it is on disk."""
@@ -44,6 +85,19 @@ class GrowingArray:
     def discard(self) -> None:
         """Let the file go as it is, after a failure."""
         self._file.close()
+
+    def _take(self, before: Extent) -> None:
+        """Read the rows of before once, for the digest, which cannot be saved half done."""
+        left = before.length * self.dtype.itemsize * int(np.prod(self.row))
+        end = self._first + left
+        while left and (content := self._file.read(min(left, READ_BYTES))):
+            self.digest.update(content)
+            left -= len(content)
+        if left or self.digest.hexdigest() != before.digest:
+            self._file.close()
+            raise DataError(f"{self.path} is {'cut short' if left else 'damaged'}")
+        self._file.truncate(end)
+        self.length = before.length
 
     def _write_header(self) -> None:
         shape = (self.length, *self.row)

@@ -30,7 +30,7 @@ def known_labels(
         inside = known.areas[rows, columns]
         numbers, counts = np.unique(inside[inside >= 0], return_counts=True)
         numbers = numbers[counts >= known.cover * inside.size]
-        return known.crops[numbers].any(axis=0) if len(numbers) else None
+        return np.asarray(known.crops[numbers].any(axis=0)) if len(numbers) else None
     window = labels[rows, columns]
     share = presence if known.presence is None else known.presence
     held = image_labels(window[None], known.classes, share)[0]

@@ -1,5 +1,6 @@
 """Stage prepare: a published data set in, the common form out, in one pass over the raw data."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,41 +15,58 @@ from tqdm import tqdm
 
 from cluemap.data.cutting import CutWindow, cut
 from cluemap.data.patches import SPLITS, Reader
+from cluemap.data.unfinished import ARRAYS, Progress, identity_of, publish, workplace
 from cluemap.data.writing import Writer, moments
 from cluemap.errors import DataError
-from cluemap.files import atomic_folder
 from cluemap.params import Params, WindowParams
 
 MOST_WORKERS = 8  # more only wait for the one that writes
 Result = TypeVar("Result")
 Piece = tuple[CutWindow, np.ndarray]  # a window and the moments of its images
+log = logging.getLogger(__name__)
 
 
 def prepare(
-    reader: Reader, params: Params, folder: Path | str, progress: bool = True, workers: int | None = None
+    reader: Reader,
+    params: Params,
+    folder: Path | str,
+    progress: bool = True,
+    workers: int | None = None,
+    state: Path | None = None,
 ) -> dict[str, Any]:
     """Write the common form of `reader`'s patches to `folder`, whole or not at all; returns the stage's metrics.
 
     `workers`: how many threads read and cut patches (default: one a core). The result does not depend on it.
+    `state`: the folder where unfinished work is kept, for the next call to go on with (default: nothing is kept).
 
     Raises:
         DataError: bad raw data, two windows of one name, a split without windows, or no room on the disk.
     """
-    size, folder = params.windows.size, Path(folder)
-    with _full_disk_named(folder), atomic_folder(folder) as temporary:
-        writer = Writer(temporary, reader.legend, size, params.windows.presence)
+    folder = Path(folder)
+    with _full_disk_named(folder, state), workplace(folder, state) as place:
+        open_writer = partial(Writer, place / ARRAYS, reader.legend, params.windows.size, params.windows.presence)
+        work = Progress(place, identity_of(reader, params), open_writer)
         try:
-            work = partial(read_pieces, reader, params.windows)
-            pieces = ordered(work, len(reader), workers or min(MOST_WORKERS, len(os.sched_getaffinity(0))))
-            for patch in tqdm(pieces, total=len(reader), desc="prepare", unit="patch", disable=not progress):
-                for window, sums in patch:
-                    writer.add(window, sums)
-            _check(writer, params)
-            card = writer.finish(params.dataset, params.windows.max_dates)
+            _write(work, reader, params, progress, workers or min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+            _check(work.writer, params)
+            card = work.writer.finish(params.dataset, params.windows.max_dates)
         finally:
-            writer.discard()
-        written = sum(file.stat().st_size for file in temporary.iterdir())
-    return {**_metrics(writer), "bytes": written, "windows": {**card["counts"], "all": len(writer.rows)}}
+            work.discard()
+        written = sum(file.stat().st_size for file in (place / ARRAYS).iterdir())
+        publish(place, folder)
+    counts = {**card["counts"], "all": len(work.writer.rows)}
+    return {**_metrics(work.writer), **_absent(reader), "bytes": written, "windows": counts}
+
+
+def _write(work: Progress, reader: Reader, params: Params, progress: bool, workers: int) -> None:
+    """Read, cut and write the patches that are left."""
+    pieces = ordered(partial(read_pieces, reader, params.windows), len(reader), workers, work.patches)
+    bar = {"total": len(reader), "initial": work.patches, "desc": "prepare", "unit": "patch"}
+    for patch in tqdm(pieces, **bar, disable=not progress):
+        for window, sums in patch:
+            work.writer.add(window, sums)
+        work.done()
+    work.save()
 
 
 def read_pieces(reader: Reader, params: WindowParams, index: int) -> list[Piece]:
@@ -56,8 +74,8 @@ def read_pieces(reader: Reader, params: WindowParams, index: int) -> list[Piece]
     return [(window, moments(window.images)) for window in cut(reader.read(index), params)]
 
 
-def ordered(work: Callable[[int], Result], count: int, workers: int) -> Iterator[Result]:
-    """work(0), work(1), ... in this order, done by threads that stay only a little ahead of the caller.
+def ordered(work: Callable[[int], Result], count: int, workers: int, first: int = 0) -> Iterator[Result]:
+    """work(first), ..., work(count - 1) in this order, done by threads that stay only a little ahead of the caller.
 
     Threads, since reading, cutting and summing leave the interpreter free: 22 patches a second with two of them,
     where two processes, which must send every window back, made 14.
@@ -65,7 +83,7 @@ def ordered(work: Callable[[int], Result], count: int, workers: int) -> Iterator
     with ThreadPoolExecutor(workers, "cluemap-prepare") as pool:
         waiting: deque[Future[Result]] = deque()
         try:
-            for index in range(count):
+            for index in range(first, count):
                 waiting.append(pool.submit(work, index))
                 if len(waiting) > workers + 1:
                     yield waiting.popleft().result()
@@ -76,13 +94,14 @@ def ordered(work: Callable[[int], Result], count: int, workers: int) -> Iterator
 
 
 @contextmanager
-def _full_disk_named(folder: Path) -> Iterator[None]:
+def _full_disk_named(folder: Path, state: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        kept = f", what was done is kept in {state} and need not be done again" if state else ""
         raise DataError(
             f"{folder} cannot be written ({error}): free some room and run `dvc repro` again; "
-            "nothing half-written was left there"
+            f"nothing half-written was left there{kept}"
         ) from error
 
 
@@ -101,13 +120,27 @@ def _check(writer: Writer, params: Params) -> None:
 
 
 def _why_empty(writer: Writer, params: Params) -> str:
-    folds = sorted({row["fold"] for row in writer.rows})
+    """What decides about the splits of this data set, and so mends them."""
+    source, folds = params.source, sorted({row["fold"] for row in writer.rows})
+    if source.format == "mtlcc":
+        return (
+            f"no tile that its list names (`{params.dataset}.source.fold` = {source.fold}) gives a window; add tiles, "
+            "or set another fold there"
+        )
     if folds == [-1]:
-        return "no patch belongs to it; add some, or mend the lists of splits"
-    return (
-        f"official split windows.fold = {params.windows.fold} wants other folds than the data's {folds}; "
-        "set another windows.fold in params.yaml, or add patches"
-    )
+        return "no patch belongs to it; add some, or mend the data set's lists of splits"
+    found = f"official split windows.fold = {params.windows.fold} wants other folds than the data's {folds}; "
+    if source.format == "scene":
+        return found + "set a smaller split.block or another split.seed in scene.yaml, or label more land"
+    return found + "set another windows.fold in params.yaml, or add patches"
+
+
+def _absent(reader: Reader) -> dict[str, int]:
+    """How many patches a reader's lists name that are not here; nothing of readers without such lists."""
+    absent = getattr(reader, "absent", None)
+    if absent:
+        log.warning("%d of the %d listed patches have no file here and are left out", absent, absent + len(reader))
+    return {} if absent is None else {"absent": absent}
 
 
 def _metrics(writer: Writer) -> dict[str, Any]:

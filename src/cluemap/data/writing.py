@@ -1,6 +1,6 @@
 """Writing the common form (README.md beside this file) window by window, in one pass."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from einops import reduce
 from numpy.typing import NDArray
 
 from cluemap.data.cutting import CutWindow
-from cluemap.data.growing import GrowingArray
+from cluemap.data.growing import Extent, GrowingArray
 from cluemap.data.labels import image_labels
 from cluemap.data.patches import NODATA, SPLITS, Legend
+from cluemap.errors import DataError
 from cluemap.files import write_json
 
 SHARD_BYTES = 1_000_000_000  # a shard of images is closed before it grows over this
@@ -41,17 +42,43 @@ def moments(images: NDArray[np.int16]) -> NDArray[np.object_]:
     return np.array([[int(number) for number in row] for row in (*sums, squares, every)], object)
 
 
-class Writer:
-    """Takes windows one by one and leaves a prepared folder. Memory: the table's rows, and nothing of the images."""
+@dataclass(frozen=True)
+class Written:
+    """How far a Writer had come: all that another one needs to go on, beside the arrays."""
 
-    def __init__(self, folder: Path, legend: Legend, size: int, presence: float) -> None:
+    files: dict[str, Extent]
+    shard: int
+    moments: dict[str, list[list[int]]]  # split -> 4 c
+    rows: list[dict[str, Any]]  # of the table
+
+
+class Writer:
+    """Takes windows one by one and leaves a prepared folder. Memory: the table's rows, and nothing of the images.
+
+    `before`: go on in a folder as far as it was written then; anything else in it is removed.
+
+    Raises:
+        DataError: a file of an unfinished folder is missing, cut short or damaged.
+    """
+
+    def __init__(self, folder: Path, legend: Legend, size: int, presence: float, before: Written | None = None) -> None:
         self.folder, self.legend, self.size, self.presence = folder, legend, size, presence
         self.rows: list[dict[str, Any]] = []
         self.moments = {split: np.zeros((4, len(legend.bands)), object) for split in SPLITS}
         self._files: dict[str, GrowingArray] = {}
         self._shard = 0
+        if before:
+            self._go_on(before)
         for split in SPLITS:
             self._file(f"masks_{split}.npy", np.uint8, (size, size))
+
+    def written(self) -> Written:
+        """How far this writer is. Everything up to there is on disk."""
+        for file in self._files.values():
+            file.sync()
+        extents = {name: file.extent for name, file in self._files.items()}
+        moments = {split: sums.tolist() for split, sums in self.moments.items()}
+        return Written(extents, self._shard, moments, self.rows)
 
     def add(self, window: CutWindow, moments: NDArray[np.object_]) -> None:
         """Append one window; `moments` of its images (worked out by the caller, who may have threads)."""
@@ -98,6 +125,17 @@ class Writer:
     def discard(self) -> None:
         for file in self._files.values():
             file.discard()
+
+    def _go_on(self, before: Written) -> None:
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder} is missing")
+        for file in self.folder.iterdir():
+            if file.name not in before.files:
+                file.unlink()
+        for name, extent in before.files.items():
+            self._files[name] = GrowingArray.reopened(self.folder / name, extent)
+        self.rows, self._shard = before.rows, before.shard
+        self.moments = {split: np.array(sums, object) for split, sums in before.moments.items()}
 
     def _file(self, name: str, dtype: type, row: tuple[int, ...] = ()) -> GrowingArray:
         if name not in self._files:

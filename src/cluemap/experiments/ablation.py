@@ -1,17 +1,19 @@
 """What each step of the method brings: the same pipeline with losses switched off, over several seeds."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from cluemap.errors import CluemapError
 from cluemap.experiments.pipelines import Pipeline, make_pipeline
 
 MASK_STAGES = ("train_classifier", "make_cams", "make_masks")
 ALL_STAGES = (*MASK_STAGES, "train_segmenter", "train_reference", "evaluate")
+SOURCES: dict[str, Any] = {"cams.source": "clue", "cams.compare": ["fused", "refined"]}  # what the rows read
 VARIANTS: dict[str, dict[str, float]] = {
     "none": {"losses.lambda_tap": 0.0, "losses.lambda_clue": 0.0},
     "tap": {"losses.lambda_clue": 0.0},
@@ -66,16 +68,22 @@ def ablate(
         StageFailed: a stage ended with an error; what is finished stays, so that the same call goes on.
     """
     pipelines = {
-        (variant, seed): make_pipeline(dataset, folder / f"{variant}_{seed}", prepared, {**changes, "seed": seed})
+        (variant, seed): make_pipeline(
+            dataset, folder / f"{variant}_{seed}", prepared, {**SOURCES, **changes, "seed": seed}
+        )
         for seed in seeds
         for variant, changes in VARIANTS.items()
         if variant in variants
     }
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(pipelines), unit="pipeline") as bar:
         running = [pool.submit(_run, variant, pipeline, threads) for (variant, _), pipeline in pipelines.items()]
-        for future in running:
-            future.result()
-            bar.update()
+        try:
+            for future in as_completed(running):
+                future.result()
+                bar.update()
+        except CluemapError:
+            pool.shutdown(cancel_futures=True)
+            raise
     rows = [row for row in ROWS if row.variant in variants]
     return [_line(row, [pipelines[row.variant, seed] for seed in seeds]) for row in rows]
 

@@ -11,9 +11,13 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from cluemap.errors import CluemapError, ParamsError
-from cluemap.files import atomic, read_json
+from cluemap.files import atomic, read_json, write_json
 from cluemap.params import METHOD_BLOCKS, load_params
 from cluemap.paths import ROOT, stage_folder
+from cluemap.tracking.provenance import code
+from cluemap.training.checkpoint import check_same
+
+MADE_OF = "made_of.json"
 
 
 class StageFailed(CluemapError):
@@ -67,11 +71,24 @@ def make_pipeline(
 
     Raises:
         ParamsError: a key that does not exist, or an impossible value.
+        CheckpointError: the folder holds results of other params, windows or code.
     """
     pipeline = Pipeline(dataset, folder, prepared)
-    write_changed(base or ROOT / "params.yaml", dataset, changes, pipeline.params_file)
-    load_params(dataset, pipeline.params_file)
+    wanted = folder / ".wanted.yaml"
+    write_changed(base or ROOT / "params.yaml", dataset, changes, wanted)
+    new = made_of(dataset, wanted, prepared)
+    if pipeline.params_file.exists():
+        check_same(read_json(folder / MADE_OF), new, folder, "remove that folder, or give another one with --out")
+    wanted.replace(pipeline.params_file)
+    write_json(folder / MADE_OF, new)
     return pipeline
+
+
+def made_of(dataset: str, params_file: Path, prepared: Path) -> dict[str, Any]:
+    """What a pipeline's results depend on: its params, the prepared windows, the code."""
+    card = prepared / "windows" / "card.json"
+    windows = read_json(card)["digest"] if card.exists() else None
+    return {**load_params(dataset, params_file).flat(), "windows": windows, "code": code()["code.digest"]}
 
 
 def write_changed(base: Path, dataset: str, changes: Mapping[str, Any], file: Path) -> None:

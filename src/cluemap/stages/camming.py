@@ -1,4 +1,7 @@
-"""The work of stage make_cams: every source's CAM of every training and validation window. Opens no mask."""
+"""The work of stage make_cams: every source's CAM of every training and validation window. Opens no mask.
+
+(The stage's picture of the year shows each crop's greenness beneath: that opens the validation fold's masks.)
+"""
 
 from pathlib import Path
 

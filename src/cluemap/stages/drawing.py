@@ -19,7 +19,7 @@ from cluemap.figures.year import BIN_DAYS, ndvi_course
 from cluemap.files import atomic_folder, read_json
 from cluemap.stages.camming import WEIGHTS
 from cluemap.stages.evaluating import SEGMENTERS, maps_of, segmenter_of
-from cluemap.stages.masking import read_cams
+from cluemap.stages.masking import open_masks, read_cams
 from cluemap.stages.stage import Stage
 from cluemap.training.metrics import Curve
 
@@ -80,7 +80,7 @@ def window_views(stage: Stage, windows: Windows, maps: NDArray[np.uint8], count:
     truth = windows.masks("validation")
     source = stage.params.cams.source
     cams = read_cams(stage.folder_of("make_cams") / "cams", source, "validation", windows)
-    pseudo = np.load(stage.folder_of("make_masks") / "masks" / "masks_validation.npy", mmap_mode="r")
+    pseudo = open_masks(stage.folder_of("make_masks") / "masks", "validation", windows)
     views = []
     for row in worth_a_look(windows.image_labels[indexes], count):
         images, days, valid = windows.series(indexes[row])

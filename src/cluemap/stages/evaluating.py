@@ -27,7 +27,8 @@ def evaluate(stage: Stage, windows: Windows) -> tuple[dict[str, Any], dict[str, 
         network = segmenter_of(stage, kind, windows)
         confusions[kind] = confusion_on(network, windows, "test", stage.params, stage.ranks)
     test = {kind: named(scores(counts), names) for kind, counts in confusions.items()}
-    ratio = test["weak"]["miou"] / test["full"]["miou"]
+    full = test["full"]["miou"]
+    ratio = test["weak"]["miou"] / full if full else float("nan")
     return {"test": test, "ratio": ratio, **_upstream(stage)}, confusions
 
 

@@ -75,9 +75,15 @@ def read_masks(folder: Path, windows: Windows) -> tuple[NDArray[np.uint8], str]:
         DataError: missing, or made from other windows.
     """
     card = read_json(folder / "card.json")
-    if card["windows"] != windows.card.digest:
+    if card.get("windows") != windows.card.digest:
         raise DataError(f"{folder} was made from other windows: run `dvc repro` (stages make_cams and make_masks)")
-    return np.load(folder / "masks_train.npy", mmap_mode="r", allow_pickle=False), card["digest"]
+    return open_masks(folder, "train", windows), card["digest"]
+
+
+def open_masks(folder: Path, split: str, windows: Windows) -> NDArray[np.uint8]:
+    """One split's pseudo masks (n h w), memory-mapped. Raises as `read_masks`."""
+    size = windows.card.size
+    return _open(folder / f"masks_{split}.npy", (len(windows.indexes(split)), size, size), "make_masks")
 
 
 def score_masks(windows: Windows, cams: Path, threshold: float, params: Params) -> tuple[dict, dict[str, Curve]]:
@@ -144,15 +150,19 @@ def read_cams(cams: Path, source: str, split: str, windows: Windows) -> NDArray[
     Raises:
         DataError: missing, damaged, or of other windows.
     """
-    file = cam_file(cams, source, split)
-    mend = "run `dvc repro` (stage make_cams)"
+    wanted = (len(windows.indexes(split)), len(windows.card.legend.classes))
+    return _open(cam_file(cams, source, split), wanted, "make_cams")
+
+
+def _open(file: Path, shape: tuple[int, ...], stage: str) -> NDArray:
+    """An array whose first axes have `shape`, memory-mapped."""
+    mend = f"run `dvc repro` (stage {stage})"
     try:
-        maps = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{file} is missing: {mend}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file} is damaged ({error}): {mend}") from None
-    wanted = (len(windows.indexes(split)), len(windows.card.legend.classes))
-    if maps.ndim != 4 or maps.shape[:2] != wanted:
-        raise DataError(f"{file} holds {maps.shape}, the windows want {wanted} windows and classes: {mend}")
-    return maps
+    if array.shape[: len(shape)] != shape:
+        raise DataError(f"{file} has shape {array.shape}, the windows want {shape}: {mend}")
+    return array

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cluemap.data.windows import Windows
-from cluemap.errors import CluemapError, Interrupted
-from cluemap.files import read_json
+from cluemap.errors import CluemapError, Interrupted, NotFinite
 from cluemap.params import NetworkParams, Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
-from cluemap.tracking import NoRun, Run, RunRef, open_run
+from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
 from cluemap.tracking.provenance import provenance
 from cluemap.training import checkpoint, distributed
 from cluemap.training.distributed import Ranks
@@ -52,9 +52,8 @@ class Stage:
         return Windows.open(self.prepared / "windows")
 
     def run_of(self, stage: str) -> str | None:
-        """The id of the run that made another stage's outputs; None if it has none."""
-        file = self.folder_of(stage) / "run.json"
-        return read_json(file)["run_id"] if file.exists() else None
+        """The run that made another stage's outputs; None if there is none."""
+        return made_by(self.folder_of(stage))
 
     @contextmanager
     def run(
@@ -96,6 +95,26 @@ class Stage:
             checkpoint.check_same(found.about["identity"], identity, self.state, mend)
         resume = RunRef(**found.about["run"]) if found else None
         (self.state / INTERRUPTED).unlink(missing_ok=True)
+        try:
+            yield from self._trained(task, data, course, upstream, identity, resume, found)
+        except (Interrupted, NotFinite):
+            self.ranks.barrier()  # a rank that leaves first has torchrun end rank 0 before its run is closed
+            raise
+        self.ranks.barrier()
+        if self.ranks.first:
+            shutil.rmtree(self.state, ignore_errors=True)
+
+    def _trained(
+        self,
+        task: Task,
+        data: Data,
+        course: NetworkParams,
+        upstream: tuple[str, ...],
+        identity: dict[str, Any],
+        resume: RunRef | None,
+        found: checkpoint.Checkpoint | None,
+    ) -> Iterator[tuple[Run | NoRun, Trained]]:
+        params = self.params
         with self.run(upstream, resume=resume) as run:
             run.dataset(params.dataset, data.windows.card.digest, self.prepared)
             settings = Settings(
@@ -108,9 +127,6 @@ class Stage:
                     (self.state / INTERRUPTED).touch()  # torchrun's exit status cannot say it
                 raise
             yield run, trained
-        self.ranks.barrier()
-        if self.ranks.first:
-            shutil.rmtree(self.state, ignore_errors=True)
 
     def tags(self, upstream: tuple[str, ...]) -> dict[str, str]:
         """Commit, machine, versions, and DVC's hashes of the inputs."""
@@ -128,6 +144,7 @@ class Stage:
 
 def run_stage(name: str, description: str | None, work: Callable[[Stage], None], launches: bool = False) -> int:
     """Run a stage script; gives its exit status. `launches`: under torchrun where several processes are wanted."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that what is open is closed
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     arguments = parse(name, description)
     try:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ import mlflow.store.db.utils  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from sqlalchemy import event  # noqa: E402
+from sqlalchemy.engine import Engine  # noqa: E402
 
+from cluemap.files import atomic  # noqa: E402
 from cluemap.tracking import places  # noqa: E402
 from cluemap.tracking.answers import Refused, RunGone, explained  # noqa: E402
 
@@ -63,6 +67,9 @@ class Store:
         places.check_reachable(self._uri)
         self._server = self._uri.startswith("http")  # it creates its own database
         with self._first_use(), explained(self.name), _default_artifacts_at_root():
+            file = places.sqlite_file(self._uri)
+            if file and not file.exists():
+                _create_database(file)
             self.client = MlflowClient(self._uri, self._uri)
             self._experiments = {experiment.name: experiment for experiment in self._all_experiments()}
 
@@ -215,6 +222,23 @@ def _texts(values: dict[str, Any], longest: int) -> dict[str, str]:
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _create_database(file: Path) -> None:
+    """Make a SQLite store whole or not at all: MLflow's hundreds of small steps, cut by a kill, leave it broken."""
+    new = file.with_name(f"{file.name}.{uuid.uuid4().hex}")  # a second try needs another address: MLflow remembers them
+    event.listen(Engine, "connect", _without_sync)
+    try:
+        with atomic(file) as temporary:
+            MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+            os.replace(new, temporary)
+    finally:
+        event.remove(Engine, "connect", _without_sync)
+        new.unlink(missing_ok=True)
+
+
+def _without_sync(connection: Any, _: Any) -> None:
+    connection.execute("PRAGMA synchronous=OFF")  # the finished file is synced once, not a thousand times on the way
 
 
 @contextmanager

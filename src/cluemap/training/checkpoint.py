@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +26,18 @@ class Checkpoint(NamedTuple):
 
 
 def save(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write one file atomically: a kill or a full disk leaves what was there before."""
+    """Write one file atomically: a kill or a full disk leaves what was there before.
+
+    Raises:
+        CheckpointError: the disk does not take it.
+    """
     plain = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    with atomic(file) as temporary:
-        save_file(plain, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+    try:
+        with atomic(file) as temporary:
+            save_file(plain, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
+    except (SafetensorError, OSError) as error:
+        mend = "make room and type the same command again, it goes on from the state before"
+        raise CheckpointError(f"{file} cannot be written ({error}): {mend}") from None
 
 
 def load(file: Path) -> Checkpoint:
@@ -49,12 +58,27 @@ def load(file: Path) -> Checkpoint:
 
 def save_last(folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write `last`, keeping the one before as `previous`: at no moment is there no whole file."""
-    last = folder / LAST
-    if last.exists():
-        previous = folder / PREVIOUS
-        previous.unlink(missing_ok=True)
-        os.link(last, previous)
+    last, previous = folder / LAST, folder / PREVIOUS
+    if _is_whole(last):  # a damaged one must not take the place of a good `previous`
+        with atomic(previous) as temporary:
+            _link(last, temporary)
     save(last, tensors, about)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the file's header and length agree; its tensors are not read."""
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def _link(file: Path, other: Path) -> None:
+    try:
+        os.link(file, other)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(file, other)
 
 
 def load_last(folder: Path) -> Checkpoint | None:

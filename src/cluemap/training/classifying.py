@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,12 +15,14 @@ from cluemap.model.cams import raw_cam
 from cluemap.model.classifier import Classified, Classifier
 from cluemap.model.clues import Clues, Used, clue_loss, learn, random_clues
 from cluemap.model.losses import classification_loss, tap_loss
-from cluemap.model.pseudo import best_class, pseudo_mask, upsample
+from cluemap.model.pseudo import best_class, upsample
 from cluemap.params import Params
 from cluemap.training.distributed import Ranks
 from cluemap.training.inference import clue_cams, gather_rows, in_order, scan
 from cluemap.training.loop import autocast
-from cluemap.training.metrics import Ids, average_precision, confusion, curve, curve_counts, scores
+from cluemap.training.metrics import Ids, average_precision, curve, curve_counts
+
+CURVE_POINTS = 60  # thresholds tried when the clue CAM is scored during training
 
 
 def new_classifier(windows: Windows, params: Params) -> tuple[Classifier, Clues]:
@@ -94,42 +97,40 @@ class ClassifierTask:
         self.clues = Clues(*(tensors[f"clues/{sign}"].to(self.ranks.device) for sign in ("positive", "negative")))
 
     def validate(self) -> dict[str, float]:
-        """Average precision of the image labels, and OA and mIoU of the clue CAM's masks, on the validation fold."""
+        """Average precision of the image labels, and the clue CAM's masks at their best threshold, on validation."""
         windows, params = self.windows, self.params
         ids = Ids(len(windows.card.legend.classes), windows.card.legend.background)
-        indexes = windows.indexes("validation")
-        truth = torch.from_numpy(windows.masks("validation").copy())
-        logits: dict[int, object] = {}
-        points = params.masks.curve_points
-        counts = torch.zeros(ids.size, ids.size + 1, dtype=torch.int64)
-        bins = torch.zeros(points + 1, ids.size, ids.crops, dtype=torch.int64)
+        indexes, truth = windows.indexes("validation"), windows.masks("validation")
+        logits: dict[int, NDArray] = {}
+        bins = torch.zeros(CURVE_POINTS + 1, ids.size, ids.crops, dtype=torch.int64)
         for batch in scan(windows, indexes, params.compute.inference_batch, self.ranks):
             with torch.no_grad(), autocast(params.compute, self.ranks.device):
                 out = self.network(batch.images, batch.day, batch.valid)
             logits.update(zip(batch.index.tolist(), out.logits.float().cpu().numpy(), strict=True))
             found = clue_cams(self.network, self.clues, batch, out.watched, params)
             score, winner = best_class(upsample(found, windows.card.size), batch.image_labels)
-            score, winner = score.cpu(), winner.cpu()
-            rows = truth[torch.from_numpy(windows.mask_row[batch.index.cpu().numpy()])].numpy()
-            if isinstance(params.masks.threshold, float):
-                masks = pseudo_mask(score, winner, params.masks.threshold, ids.background)
-                counts += torch.from_numpy(confusion(rows, masks.numpy(), ids))
-            bins += torch.from_numpy(curve_counts(score.numpy(), winner.numpy(), rows, points, ids))
-        found_logits = gather_rows(logits, self.ranks)  # type: ignore[arg-type]
-        precision = {}
-        if self.ranks.first:
-            precision = average_precision(in_order(found_logits, indexes), windows.image_labels[indexes])
-        precision = self.ranks.agree(precision)
-        result = scores(self.ranks.total(counts.to(self.ranks.device)).cpu().numpy())
+            rows = truth[windows.mask_row[batch.index.cpu().numpy()]]
+            counts = curve_counts(score.cpu().numpy(), winner.cpu().numpy(), rows, CURVE_POINTS, ids)
+            bins += torch.from_numpy(counts)
         line = curve(self.ranks.total(bins.to(self.ranks.device)).cpu().numpy(), ids)
-        fixed = isinstance(params.masks.threshold, float)
         return {
-            "mean_average_precision": precision["macro"],
-            "micro_average_precision": precision["micro"],
-            "clue_cam_miou": float(result.miou) if fixed else float(line.miou[line.best]),
-            "clue_cam_accuracy": float(result.overall_accuracy) if fixed else float(line.overall_accuracy[line.best]),
-            "clue_cam_miou_best_threshold": float(line.miou[line.best]),
+            **self._precision(logits),
+            "clue_cam_miou": float(line.miou[line.best]),
+            "clue_cam_accuracy": float(line.overall_accuracy[line.best]),
         }
+
+    def _precision(self, logits: dict[int, NDArray]) -> dict[str, float]:
+        """Average precision per class, macro and micro, the same on every rank, from every rank's logits."""
+        windows, indexes = self.windows, self.windows.indexes("validation")
+        together = gather_rows(logits, self.ranks)
+        found = {}
+        if self.ranks.first:
+            found = average_precision(in_order(together, indexes), windows.image_labels[indexes])
+        found = self.ranks.agree(found)
+        names = windows.card.legend.class_names
+        per_class = {f"average_precision/{name}": value for name, value in zip(names, found["classes"], strict=True)}
+        known = {name: value for name, value in per_class.items() if value == value}
+        return {"mean_average_precision": found["macro"], "micro_average_precision": found["micro"], **known}
 
 
 def auxiliary_loss(out: Classified, labels: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:

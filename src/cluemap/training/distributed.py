@@ -14,6 +14,8 @@ from torch import Tensor
 
 from cluemap.errors import TrainingError
 
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # what torchrun tells each process
+GRACE = 170  # seconds that ranks have after SIGTERM to finish their step and save
 TIMEOUT = timedelta(minutes=30)  # a rank that waits longer for the others gives up
 
 
@@ -66,6 +68,8 @@ def wanted_processes() -> int:
         TrainingError: CLUEMAP_PROCESSES is no whole number of at least 1.
     """
     text = os.environ.get("CLUEMAP_PROCESSES")
+    if text is None and os.environ.get("CLUEMAP_DEVICE", "cuda") != "cuda":
+        return 1
     if text is None:
         return max(1, torch.cuda.device_count())
     if not text.isdigit() or int(text) < 1:
@@ -82,7 +86,7 @@ def torchrun_command(script: str, arguments: list[str], processes: int) -> list[
     """The command line that runs `script` in `processes` processes of this machine."""
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-        "--max-restarts=0", script, *arguments,
+        "--max-restarts=0", f"--shutdown-timeout={GRACE}", script, *arguments,
     ]  # fmt: skip
 
 
@@ -99,15 +103,23 @@ def run_under_torchrun(script: str, arguments: list[str], processes: int) -> int
 
 
 def join() -> Ranks:
-    """Join the process group torchrun announced; alone without one. Device from CLUEMAP_DEVICE, else GPU, else CPU."""
-    world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    """Join the process group torchrun announced; alone without one. Device from CLUEMAP_DEVICE, else GPU, else CPU.
+
+    Raises:
+        TrainingError: more processes than GPUs.
+    """
+    rank, world, local = (int(os.environ[name]) for name in PLACE) if launched() else (0, 1, 0)
     kind = os.environ.get("CLUEMAP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda" and local >= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
+        mend = f"set CLUEMAP_PROCESSES={max(seen, 1)} or CLUEMAP_DEVICE=cpu"
+        raise TrainingError(f"process {local} has no GPU of its own ({seen} visible): {mend}")
     device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    return Ranks(int(os.environ.get("RANK", "0")), world, device)
+    return Ranks(rank, world, device)
 
 
 def leave(ranks: Ranks) -> None:

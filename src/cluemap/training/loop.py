@@ -4,6 +4,7 @@ Nothing random is remembered: the batch of a step and every draw in it are funct
 that is killed and resumed gives the weights of one that never stopped.
 """
 
+import hashlib
 import math
 import os
 import signal
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from cluemap.data.batches import Batch, batch_indexes, stream
 from cluemap.data.windows import Windows
-from cluemap.errors import Interrupted, TrainingError
+from cluemap.errors import Interrupted, NotFinite, TrainingError
 from cluemap.params import CheckpointParams, ComputeParams, NetworkParams
 from cluemap.training import checkpoint
 from cluemap.training.distributed import Ranks
@@ -154,7 +155,7 @@ class Trainer:
 
         Raises:
             Interrupted: told to stop; the state is saved.
-            TrainingError: a loss that is not finite.
+            NotFinite: a loss or a weight that is not finite; the state before it is kept.
         """
         first = self._resume(self.found) if self.found else 0
         if not self.found:
@@ -167,13 +168,13 @@ class Trainer:
         return self._chosen()
 
     def _steps(self, first: int, stop: Stop, bar: tqdm) -> None:
-        looked, since = [], time.monotonic()
+        looked, since, timed = [], time.monotonic(), 0
         course = self.settings.course
         for step, batch in enumerate(self._batches(first), start=first):
             seed_draws(self.settings.seed, step, self.ranks.rank)
             losses = self._step(batch, step)
             looked.append((step, batch.index, losses))
-            done = step + 1
+            done, timed = step + 1, timed + 1
             bar.update()
             validate = done % course.validate_every == 0 or done == course.steps
             if not (validate or done % self._look_every() == 0):
@@ -182,8 +183,7 @@ class Trainer:
             looked = []
             if done % LOG_EVERY == 0 or done == course.steps:
                 bar.set_postfix_str(f"loss {shown['total']:.3f}")
-                rate = course.batch * LOG_EVERY / (time.monotonic() - since)
-                since = time.monotonic()
+                rate = course.batch * timed / (time.monotonic() - since)
                 named = {f"loss/{name}": value for name, value in shown.items()}
                 rates = {"learning_rate": learning_rate(step, course), "windows_per_second": rate}
                 self.log.log(done, {**named, **rates, **self.task.points(), **memory(self.ranks.device)})
@@ -191,6 +191,8 @@ class Trainer:
                 self._validate(done)
             if saving or stopping:
                 self._save(done)
+            if done % LOG_EVERY == 0:
+                since, timed = time.monotonic(), 0  # validation and saves are not training speed
             if stopping and done < course.steps:
                 raise Interrupted(f"stopped after step {done} of {course.steps}, saved: run the same command to go on")
 
@@ -239,13 +241,23 @@ class Trainer:
     def _not_finite(self, step: int, index: Tensor, losses: dict[str, float]) -> None:
         rate = learning_rate(step, self.settings.course)
         windows = ", ".join(self.data.windows.table["name"].iloc[index.cpu().numpy()])
-        raise TrainingError(
+        raise NotFinite(
             f"step {step}: the loss is not finite {losses}, learning rate {rate:.2e}, windows of rank "
             f"{self.ranks.rank}: {windows}. The last good state is kept in {self.folder}. Lower the learning rate, "
             "set compute.clip_norm, or look at these windows"
         )
 
+    def _check_weights(self, done: int) -> None:
+        """A finite loss can have a gradient that is not: such weights are never scored or saved."""
+        for name, weight in self.task.network.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise NotFinite(
+                    f"step {done}: the weights {name} are not finite. The last good state is kept in {self.folder}. "
+                    "Lower the learning rate or set compute.clip_norm"
+                )
+
     def _validate(self, done: int) -> None:
+        self._check_weights(done)
         self.task.network.eval()
         found = self.task.validate()
         self.log.log(done, {f"validation/{name}": value for name, value in found.items()})
@@ -260,7 +272,17 @@ class Trainer:
         network = {f"network/{name}": value for name, value in self.task.network.state_dict().items()}
         return {**network, **self.task.state()}
 
+    def _check_alike(self, done: int) -> None:
+        """What moves beside the network must be the same on every rank, to the bit."""
+        if self.ranks.world > 1 and self.task.state():
+            mine = hashlib.blake2b(b"".join(value.cpu().numpy().tobytes() for value in self.task.state().values()))
+            digests = self.ranks.gather(mine.hexdigest())
+            if len(set(digests)) > 1:
+                raise TrainingError(f"step {done}: the clues differ between the processes: this is a defect of ours")
+
     def _save(self, done: int) -> None:
+        self._check_weights(done)
+        self._check_alike(done)
         self.saved = time.monotonic()
         if not self.ranks.first:
             return
@@ -287,6 +309,11 @@ class Trainer:
             chosen = Trained(self._weights())
             chosen.step, chosen.score = self.settings.course.steps, None
             return chosen
+        if self.best_score == -math.inf:
+            raise TrainingError(
+                f"{self.task.select} was never a number on the validation fold (does it hold every class?): "
+                "choose the last weights with `select: last`"
+            )
         self.ranks.barrier()  # rank 0 has written the best
         best = checkpoint.load(self.folder / "best.safetensors")
         chosen = Trained(best.tensors)

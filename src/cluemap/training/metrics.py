@@ -4,7 +4,7 @@ Label ids: with a background 0..K, without 1..K; 255 = void (truth) or no predic
 that can be true and one column more: pixels that got no prediction.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ class Curve(NamedTuple):
     @property
     def best(self) -> int:
         """Index of the threshold with the highest mIoU."""
-        return int(np.nanargmax(self.miou))
+        return 0 if np.isnan(self.miou).all() else int(np.nanargmax(self.miou))
 
 
 def curve_thresholds(points: int) -> NDArray[np.float64]:
@@ -128,12 +128,12 @@ def curve(counts: NDArray[np.int64], ids: Ids) -> Curve:
     return Curve(curve_thresholds(points), np.asarray(result.overall_accuracy), np.asarray(result.miou))
 
 
-def average_precision(scores_: NDArray, labels: NDArray) -> dict[str, float]:
-    """n K scores, n K bool -> macro (over classes with a positive) and micro average precision."""
-    known = labels.any(axis=0)
-    if not known.any():
-        return {"macro": float("nan"), "micro": float("nan")}
-    return {
-        "macro": float(average_precision_score(labels[:, known], scores_[:, known], average="macro")),
-        "micro": float(average_precision_score(labels.ravel(), scores_.ravel())),
-    }
+def average_precision(scores_: NDArray, labels: NDArray) -> dict[str, Any]:
+    """n K scores, n K bool -> "macro" (over classes with a positive), "micro", "classes" (NaN: class not there)."""
+    known = np.asarray(labels.any(axis=0))
+    classes = [
+        float(average_precision_score(labels[:, k], scores_[:, k])) if known[k] else float("nan")
+        for k in range(labels.shape[1])
+    ]
+    micro = float(average_precision_score(labels.ravel(), scores_.ravel())) if known.any() else float("nan")
+    return {"macro": float(_mean_of_known(np.array(classes))), "micro": micro, "classes": classes}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 class LandKnobs:
     """How the land is cut up and what lies on it."""
 
-    parcel_area: float = 145.0  # median of a parcel before roads and woods take their part; PASTIS: 47 to 155
+    parcel_area: float = 300.0  # median of a parcel before roads and woods take their part; PASTIS: 47 to 155
     parcel_spread: float = 0.55  # standard deviation of the logarithm of that area
-    strips: float = 0.6  # share of the blocks that are cut into long parallel strips
-    declared: float = 0.80  # share of the parcels that carry a crop; the others are background
+    strips: float = 0.3  # share of the blocks that are cut into long parallel strips
+    declared: float = 0.82  # share of the parcels that carry a crop; the others are background
     woods: float = 0.13  # share of the land under woods
     villages: float = 1.1  # mean number on 128 x 128 pixels
     river: float = 0.4  # probability of a river

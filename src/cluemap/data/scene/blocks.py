@@ -45,8 +45,8 @@ def lay_blocks(grid: Grid, split: Split, window: int) -> list[Block]:
     side, gap = round(split.block / grid.pixel), int(np.ceil(split.gap / grid.pixel - 1e-9))
     if side - gap < window:
         raise DataError(
-            f"{NAME}: split.block {split.block:g} m less the gap {split.gap:g} m is {side - gap} px, less than a window "
-            f"of {window} px: set split.block to at least {(window + gap) * grid.pixel:g}"
+            f"{NAME}: split.block {split.block:g} m less the gap {split.gap:g} m is {side - gap} px, less than a "
+            f"window of {window} px: set split.block to at least {(window + gap) * grid.pixel:g}"
         )
     blocks = []
     for i, row in enumerate(range(0, grid.height, side)):

@@ -32,23 +32,27 @@ class Images(Part):
     bands: list[str] = Field(min_length=1)  # what windows hold, in this order
     file_bands: list[str] | None = None  # `files`: the bands of every file; absent: its band descriptions
     dates: str = "names"  # `names`, or a table (CSV: file, date)
-    scale: float | None = Field(None, gt=0)  # reflectance = value * scale + offset; absent: the product's, else 0.0001
+    scale: float | None = Field(
+        default=None, gt=0
+    )  # reflectance = value * scale + offset; absent: the product's, else 0.0001
     offset: float | None = None  # absent: the product's (-0.1 from processing baseline 04.00 on), else 0
     nodata: float | None = None  # absent: what the file says, else 0
     hide: list[int] = SEEN_BADLY  # SCL values whose pixels count as not seen; [] keeps all
-    true_colour: list[str] = Field(["B04", "B03", "B02"], min_length=3, max_length=3)  # red, green, blue
+    true_colour: list[str] = Field(default=["B04", "B03", "B02"], min_length=3, max_length=3)  # red, green, blue
 
 
 class GridPart(Part):
     crs: str | None = None  # absent: that of the first image
-    pixel: float = Field(10.0, gt=0)  # metres
-    bounds: list[float] | None = Field(None, min_length=4, max_length=4)  # x min, y min, x max, y max; absent: all
+    pixel: float = Field(default=10.0, gt=0)  # metres
+    bounds: list[float] | None = Field(
+        default=None, min_length=4, max_length=4
+    )  # x min, y min, x max, y max; absent: all
     resample: bool = False  # true: dates on other grids are brought to this one (bilinear)
 
 
 class Class(Part):
     name: str
-    colour: str | None = Field(None, pattern="^#[0-9a-fA-F]{6}$")
+    colour: str | None = Field(default=None, pattern="^#[0-9a-fA-F]{6}$")
     values: list[str | int] | None = None  # what the labels call it; absent: its name
 
 
@@ -81,16 +85,16 @@ class Areas(Part):
     crs: str | None = None
     table: str | None = None  # CSV that holds `column`; absent: the polygons hold it
     key: str | None = None  # with `table`: the column by which polygons and table are joined
-    cover: float = Field(0.5, gt=0, le=1)  # a window takes the crops of an area that covers this share of it
+    cover: float = Field(default=0.5, gt=0, le=1)  # a window takes the crops of an area that covers this share of it
 
 
 Labels = Annotated[Polygons | Points | Areas, Field(discriminator="kind")]
 
 
 class Split(Part):
-    block: float = Field(4800.0, gt=0)  # metres a side of a block; all of a block is in one fold
-    gap: float = Field(240.0, ge=0)  # metres between windows of two blocks
-    seed: int = Field(0, ge=0)
+    block: float = Field(default=4800.0, gt=0)  # metres a side of a block; all of a block is in one fold
+    gap: float = Field(default=240.0, ge=0)  # metres between windows of two blocks
+    seed: int = Field(default=0, ge=0)
 
 
 class Scene(Part):

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import rasterio
@@ -56,7 +57,7 @@ def find_granules(folder: Path, images: Images) -> list[Granule]:
     if not found:
         kinds = {"safe": "*.SAFE products", "files": "one image file per date", "folders": "one folder per date"}
         raise DataError(f"{home} holds no images of kind {images.kind} ({kinds[images.kind]}): mend images in {NAME}")
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in pairwise(found):
         if (one.day, one.tile) == (other.day, other.tile):
             raise DataError(
                 f"the date {one.day} comes twice: {one.name} and {other.name}; take one of them out of {home}"

@@ -94,7 +94,7 @@ def open_imagery(folder: Path, scene: Scene, bands: list[str] | None = None) -> 
         raise DataError(f"{folder / NAME}: images.bands lacks {', '.join(missing)}, which the model was trained on")
     granules = find_granules(folder, scene.images)
     places = _places(granules, scene.grid.pixel, scene.grid.resample)
-    grid = _grid(folder, scene, granules, places)
+    grid = _grid(folder, scene, places)
     for tile, place in places.items():
         if scene.grid.resample:
             places[tile] = grid
@@ -132,28 +132,23 @@ def _places(granules: list[Granule], pixel: float, resample: bool) -> dict[str, 
     return places
 
 
-def _grid(folder: Path, scene: Scene, granules: list[Granule], places: dict[str, Grid]) -> Grid:
-    """The scene's grid: as scene.yaml says, else all tiles of the first one's CRS together."""
-    wanted = scene.grid
-    if not places and (wanted.crs is None or wanted.bounds is None):
-        raise DataError(f"{folder / NAME}: the images lie on no grid of metres: give grid.crs and grid.bounds")
+def _grid(folder: Path, scene: Scene, places: dict[str, Grid]) -> Grid:
+    """The scene's grid: as scene.yaml says, else all tiles together in the CRS of the first."""
+    wanted, file = scene.grid, folder / NAME
     first = next(iter(places.values()), None)
+    if first is None and (wanted.crs is None or wanted.bounds is None):
+        raise DataError(f"{file}: the images lie on no grid of metres: give grid.crs and grid.bounds")
     try:
-        crs = CRS.from_user_input(wanted.crs) if wanted.crs else first.crs  # type: ignore[union-attr]
+        crs = CRS.from_user_input(wanted.crs) if wanted.crs or first is None else first.crs
     except CRSError:
-        raise DataError(f"{folder / NAME}: grid.crs {wanted.crs!r} is no CRS: give one like EPSG:32632") from None
+        raise DataError(f"{file}: grid.crs {wanted.crs!r} is no CRS: give one like EPSG:32632") from None
     if wanted.bounds:
-        low_x, low_y, high_x, high_y = wanted.bounds
-        return grid_over(crs, (low_x, low_y, high_x, high_y), wanted.pixel)
-    if crs != first.crs and not wanted.resample:  # type: ignore[union-attr]
-        raise DataError(
-            f"{folder / NAME}: the images are in {first.name}, not grid.crs {wanted.crs}: set grid.resample: true"
-        )  # type: ignore[union-attr]
+        return grid_over(crs, (wanted.bounds[0], wanted.bounds[1], wanted.bounds[2], wanted.bounds[3]), wanted.pixel)
     boxes = np.array([transform_bounds(place.crs, crs, *place.bounds, densify_pts=21) for place in places.values()])
-    low_x, low_y, high_x, high_y = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
-    if crs != first.crs:  # type: ignore[union-attr]
-        low_x, high_y = np.floor(low_x / wanted.pixel) * wanted.pixel, np.ceil(high_y / wanted.pixel) * wanted.pixel
-    return grid_over(crs, (float(low_x), low_y, high_x, float(high_y)), wanted.pixel)
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    if first is not None and crs != first.crs:  # no corner to keep: round outwards
+        low, high = np.floor(low / wanted.pixel) * wanted.pixel, np.ceil(high / wanted.pixel) * wanted.pixel
+    return grid_over(crs, (float(low[0]), float(low[1]), float(high[0]), float(high[1])), wanted.pixel)
 
 
 def _layers(granule: Granule) -> list[Layer]:

@@ -25,7 +25,9 @@ class Raster:
 
     def __init__(self, layer: Layer, grid: Grid, place: Grid, resampling: Resampling):
         self.layer, self.grid, self.place, self.resampling = layer, grid, place, resampling
-        self._lock, self._file, self._view = Lock(), None, None
+        self._lock = Lock()
+        self._file: Any = None
+        self._view: Any = None
 
     def read(self, rows: slice, columns: slice) -> tuple[NDArray, NDArray[np.bool_]]:
         """h w values as stored, and which of them were seen; rows and columns of the grid.
@@ -69,7 +71,7 @@ class Raster:
         return WarpedVRT(
             self._file, crs=self.place.crs, transform=self.place.transform, width=self.place.width,
             height=self.place.height, resampling=self.resampling, src_nodata=nodata, nodata=nodata,
-            tolerance=0.0,  # exact coordinates: the result must not depend on which piece is read
+            tolerance=1e-6,  # pixels: near exact, so that the result does not depend on which piece is read
         )  # fmt: skip
 
 

@@ -56,8 +56,8 @@ class ClassTable:
         if unknown and others == "refuse":
             shown = ", ".join(repr(name) for name in unknown[:8]) + (" ..." if len(unknown) > 8 else "")
             raise DataError(
-                f"{file} holds {shown}, which no class of {self.source} names{nearest(unknown[0], list(self._ids))}; add "
-                "it to a class's `values`, or say what becomes of such land by labels.others (unlabelled or background)"
+                f"{file} holds {shown}, which no class of {self.source} names{nearest(unknown[0], list(self._ids))}; "
+                "add it to a class's `values`, or say by labels.others what becomes of it (unlabelled, background)"
             )
         instead = 0 if others == "background" else LEFT_OUT
         return np.array([self._ids.get(name, instead) for name in names], np.int16)
