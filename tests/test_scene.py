@@ -28,12 +28,14 @@ from scenes import (
 )  # fmt: skip
 
 from cluemap.data.cutting import cut
+from cluemap.data.patches import SPLITS
 from cluemap.data.preparing import prepare
 from cluemap.data.readers import open_reader
 from cluemap.data.scene.description import read_scene
 from cluemap.data.scene.imagery import open_imagery
 from cluemap.data.scene.reader import open_scene
 from cluemap.data.windows import Windows
+from cluemap.mapping.inspecting import inspect, write_page
 from cluemap.params import SceneSource, WindowParams, load_params
 
 SIZE = 12
@@ -283,3 +285,23 @@ def test_params_open_a_scene(scenes):
     source, root = SceneSource(format="scene"), str(scenes["files", CRSS[0]])
     mine = params.model_copy(update={"source": source, "root": root, "windows": PARAMS})
     assert len(open_reader(mine)) > 5
+
+
+def test_inspection_counts_what_prepare_will_make(region, scenes, tmp_path):
+    folder = scenes["files", CRSS[0]]
+    reader, found = inspect(folder, PARAMS, progress=False)
+    for number, name in enumerate(NAMES, 1):
+        assert found.pixels[name] == (region.labels == number).sum()
+    windows = cut_all(reader)
+    for split in SPLITS:
+        mine = [window.labels for window in windows if window.split == split]
+        assert found.counts[split] == len(mine)
+        held = np.sum(mine, axis=0) if mine else [0] * len(NAMES)
+        assert [found.windows[split][name] for name in NAMES] == list(held)
+    said = " ".join(found.warnings)
+    assert f"of {len(DATES)} dates" in said
+    assert "under 30" in said
+    write_page(tmp_path / "page.html", reader, found)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png") == 2
+    assert all(word in page for word in (*DATES, *NAMES))

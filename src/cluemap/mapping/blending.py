@@ -82,4 +82,5 @@ class Blend:
         )
         left = self.tile.reach_columns.start
         columns = slice(self.tile.columns.start - left, self.tile.columns.stop - left)
-        return self.total[:, rows, columns] / np.maximum(self.weights[rows, columns], np.float32(1e-20))
+        mean: NDArray[np.float32] = self.total[:, rows, columns] / np.maximum(self.weights[rows, columns], 1e-20)
+        return mean

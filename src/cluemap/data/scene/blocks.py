@@ -65,7 +65,7 @@ def assign_folds(blocks: list[Block], seed: int) -> dict[str, int]:
     """
     if len(blocks) < FOLDS:
         raise DataError(
-            f"only {len(blocks)} blocks of the scene hold labels, too few for {FOLDS} folds: set a smaller split.block "
+            f"{len(blocks)} of the blocks hold labels, too few for {FOLDS} folds: set a smaller split.block "
             f"in {NAME}, or label more land"
         )
     order = np.random.default_rng(seed).permutation(len(blocks))
