@@ -130,8 +130,6 @@ def _why_empty(writer: Writer, params: Params) -> str:
     if folds == [-1]:
         return "no patch belongs to it; add some, or mend the data set's lists of splits"
     found = f"official split windows.fold = {params.windows.fold} wants other folds than the data's {folds}; "
-    if source.format == "scene":
-        return found + "set a smaller split.block or another split.seed in scene.yaml, or label more land"
     return found + "set another windows.fold in params.yaml, or add patches"
 
 
