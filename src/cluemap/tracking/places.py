@@ -86,7 +86,7 @@ def check_reachable(uri: str, seconds: float = 3.0) -> None:
 
 
 @contextmanager
-def first_use(seconds: float = 60.0) -> Iterator[None]:
+def first_use(seconds: float = 120.0) -> Iterator[None]:
     """One process of this machine at a time: several that create the same database or experiment break it.
 
     Raises:
