@@ -47,7 +47,7 @@ def prepare(
         open_writer = partial(Writer, place / ARRAYS, reader.legend, params.windows.size, params.windows.presence)
         work = Progress(place, identity_of(reader, params), open_writer)
         try:
-            _write(work, reader, params, progress, workers or min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+            _write(work, reader, params, progress, workers or min(MOST_WORKERS, _cores()))
             _check(work.writer, params)
             card = work.writer.finish(params.dataset, params.windows.max_dates)
         finally:
@@ -131,6 +131,11 @@ def _why_empty(writer: Writer, params: Params) -> str:
         return "no patch belongs to it; add some, or mend the data set's lists of splits"
     found = f"official split windows.fold = {params.windows.fold} wants other folds than the data's {folds}; "
     return found + "set another windows.fold in params.yaml, or add patches"
+
+
+def _cores() -> int:
+    """Cores this process may use; macOS cannot say, and gives all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _absent(reader: Reader) -> dict[str, int]:
