@@ -19,7 +19,7 @@ from cluemap.data.growing import GrowingArray
 from cluemap.data.pastis import open_pastis
 from cluemap.data.preparing import prepare
 from cluemap.errors import DataError
-from cluemap.params import MtlccSource, Params, SceneSource, WindowParams, load_params
+from cluemap.params import MtlccSource, Params, WindowParams, load_params
 
 PROJECT = Path(__file__).parents[1]
 FOLDS = {10001: 1, 10002: 4, 10003: 5, 10004: 2, 10005: 3}  # 5 patches of 2 x 2 windows of 7 px
@@ -337,7 +337,6 @@ GERMANY = MtlccSource(format="mtlcc", classes="all", tiles=240, years=[2016], fo
     [
         (None, r"windows.fold = 1 wants other folds than the data's \[1, 2\]; set another windows.fold"),
         (GERMANY, r"`demo.source.fold` = 6"),
-        (SceneSource(format="scene"), r"the data's \[1, 2\]; set a smaller split.block .*scene.yaml"),
     ],
 )
 def test_an_empty_split_is_mended_where_the_data_set_says(tmp_path, source, mended_by):
