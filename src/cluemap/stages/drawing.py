@@ -148,7 +148,7 @@ def _draw_patch(windows: Windows, maps: dict[str, NDArray[np.uint8]], path: Path
     rows = np.flatnonzero((table["patch"] == patch).to_numpy())
     places = table["row"].to_numpy()[rows], table["column"].to_numpy()[rows]
     legend, truth = windows.card.legend, windows.masks("validation")
-    named = {"truth": truth[rows], **{TITLES[kind]: found[rows] for kind, found in maps.items()}}
+    named = {"truth": truth[rows], **{f"{kind} map": found[rows] for kind, found in maps.items()}}
     whole = {name: assemble(np.asarray(tiles), *places) for name, tiles in named.items()}
     mosaic(whole, legend, path, _patch_picture(windows, indexes[rows], places), windows.card.size)
 
