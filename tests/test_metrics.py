@@ -191,9 +191,14 @@ def test_average_precision():
 
 def test_average_precision_of_perfect_order_is_one():
     _, truth = classified()
-    assert fast.average_precision(truth * 2.0 - 7, truth) == {"macro": 1.0, "micro": 1.0}
+    found = fast.average_precision(truth * 2.0 - 7, truth)
+    assert (found["macro"], found["micro"]) == (1.0, 1.0)
+    known = truth.any(axis=0)
+    assert [value for value, there in zip(found["classes"], known, strict=True) if there] == [1.0] * known.sum()
+    assert all(math.isnan(value) for value, there in zip(found["classes"], known, strict=True) if not there)
 
 
 def test_average_precision_without_any_positive_is_unknown():
     score, truth = classified()
-    assert all(math.isnan(value) for value in fast.average_precision(score, np.zeros_like(truth)).values())
+    found = fast.average_precision(score, np.zeros_like(truth))
+    assert all(math.isnan(value) for value in (found["macro"], found["micro"], *found["classes"]))
