@@ -1,4 +1,4 @@
-"""Writing so that no half-written file or folder is ever taken for a whole one."""
+"""Writing so that no half-written file or folder is ever taken for a whole one, and reading that notices damage."""
 
 import json
 import os
@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+from numpy.typing import DTypeLike, NDArray
 
 from cluemap.errors import DataError
 
@@ -85,3 +87,22 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...], mend: str) -> NDArray:
+    """An array file, memory-mapped; None in `shape` = any length.
+
+    Raises:
+        DataError: missing, damaged, or of another type or shape; the message ends with `mend`.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: {mend}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}): {mend}") from None
+    wanted = tuple(mine if length is None else length for length, mine in zip(shape, array.shape, strict=False))
+    if array.dtype != dtype or array.ndim != len(shape) or array.shape != wanted:
+        asked = f"{np.dtype(dtype)} {shape}".replace("None", "any")
+        raise DataError(f"{path} holds {array.dtype} {array.shape}, the windows want {asked}: {mend}")
+    return np.asarray(array)  # a plain view: slices of it are cheaper than slices of a memmap

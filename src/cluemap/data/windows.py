@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cluemap.data.patches import SPLITS, Legend
 from cluemap.errors import DataError
-from cluemap.files import read_json
+from cluemap.files import open_array, read_json
 
 MEND = "run `dvc repro` (stage prepare) again"
 COLUMNS = (
@@ -76,8 +76,8 @@ class Windows:
             _start=column["start"],
             _day_start=column["day_start"],
             _shards=_open_shards(folder, card, column["shard"], column["start"] + column["dates"]),
-            _days=_open(folder / "days.npy", np.int16, (total,)),
-            _valid=_open(folder / "valid.npy", np.bool_, (total,)),
+            _days=open_array(folder / "days.npy", np.int16, (total,), MEND),
+            _valid=open_array(folder / "valid.npy", np.bool_, (total,), MEND),
         )
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class Windows:
     def masks(self, split: str) -> NDArray[np.uint8]:
         """n h w, rows as `indexes(split)`. The only place that opens masks_<split>.npy: training never asks for it."""
         shape = (len(self.indexes(split)), self.card.size, self.card.size)
-        return _open(self.folder / f"masks_{split}.npy", np.uint8, shape)
+        return open_array(self.folder / f"masks_{split}.npy", np.uint8, shape, MEND)
 
 
 def _read_card(path: Path) -> Card:
@@ -147,22 +147,9 @@ def _read_table(path: Path, card: Card) -> pd.DataFrame:
 def _open_shards(folder: Path, card: Card, shard: NDArray, end: NDArray) -> tuple[NDArray[np.int16], ...]:
     row = (len(card.legend.bands), card.size, card.size)
     return tuple(
-        _open(folder / f"images_{number:04d}.npy", np.int16, (int(end[shard == number].max()), *row))
+        open_array(folder / f"images_{number:04d}.npy", np.int16, (int(end[shard == number].max()), *row), MEND)
         for number in range(int(shard.max()) + 1)
     )
-
-
-def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: {MEND}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is damaged ({error}): {MEND}") from None
-    if array.dtype != dtype or array.shape != shape:
-        wanted = f"{np.dtype(dtype)} {shape}"
-        raise DataError(f"{path} holds {array.dtype} {array.shape}, the table wants {wanted}: {MEND}")
-    return np.asarray(array)  # a plain view: slices of it are cheaper than slices of a memmap
 
 
 def _check_bytes(path: Path, least: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cluemap.data.windows import Windows
 from cluemap.errors import DataError
-from cluemap.files import atomic_folder, read_json, write_json
+from cluemap.files import atomic_folder, open_array, read_json, write_json
 from cluemap.model.pseudo import best_class, pseudo_mask, upsample
 from cluemap.params import Params
 from cluemap.stages.camming import SPLITS, cam_file, sources_of
@@ -32,6 +32,7 @@ from cluemap.training.metrics import (
 )
 
 CHUNK = 256  # windows at once
+MEND = "run `dvc repro` (stage {})"
 
 
 class Scored(NamedTuple):
@@ -83,7 +84,8 @@ def read_masks(folder: Path, windows: Windows) -> tuple[NDArray[np.uint8], str]:
 def open_masks(folder: Path, split: str, windows: Windows) -> NDArray[np.uint8]:
     """One split's pseudo masks (n h w), memory-mapped. Raises as `read_masks`."""
     size = windows.card.size
-    return _open(folder / f"masks_{split}.npy", (len(windows.indexes(split)), size, size), "make_masks")
+    file = folder / f"masks_{split}.npy"
+    return open_array(file, np.uint8, (len(windows.indexes(split)), size, size), MEND.format("make_masks"))
 
 
 def score_masks(windows: Windows, cams: Path, threshold: float, params: Params) -> tuple[dict, dict[str, Curve]]:
@@ -150,19 +152,5 @@ def read_cams(cams: Path, source: str, split: str, windows: Windows) -> NDArray[
     Raises:
         DataError: missing, damaged, or of other windows.
     """
-    wanted = (len(windows.indexes(split)), len(windows.card.legend.classes))
-    return _open(cam_file(cams, source, split), wanted, "make_cams")
-
-
-def _open(file: Path, shape: tuple[int, ...], stage: str) -> NDArray:
-    """An array whose first axes have `shape`, memory-mapped."""
-    mend = f"run `dvc repro` (stage {stage})"
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{file} is missing: {mend}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{file} is damaged ({error}): {mend}") from None
-    if array.shape[: len(shape)] != shape:
-        raise DataError(f"{file} has shape {array.shape}, the windows want {shape}: {mend}")
-    return array
+    shape = (len(windows.indexes(split)), len(windows.card.legend.classes), None, None)
+    return open_array(cam_file(cams, source, split), np.float16, shape, MEND.format("make_cams"))
