@@ -8,15 +8,18 @@ import sqlite3
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+import torch.distributed as dist
 
 from cluemap.data.batches import batch_indexes
 from cluemap.errors import TrainingError
 from cluemap.training import checkpoint
-from cluemap.training.distributed import torchrun_command, wanted_processes
+from cluemap.training.distributed import Ranks, torchrun_command, wanted_processes
+from cluemap.training.loop import Trainer
 
 MODEL = Path("out/tiny/train_classifier/model/classifier.safetensors")
 STATE = Path("out/tiny/.state/train_classifier")
@@ -96,6 +99,33 @@ def test_command_line_of_torchrun():
     assert line[1:3] == ["-m", "torch.distributed.run"]
     assert "--nproc-per-node=8" in line
     assert line[-3:] == ["src/train_classifier.py", "--dataset", "demo"]
+
+
+def compare_on_a_rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    ranks = Ranks(rank, 2, torch.device("cpu"))
+    clues = {"clues/positive": torch.ones(3, 2, 5), "clues/negative": torch.ones(3, 2, 5)}
+    same = ranks.alike(clues)
+    if rank == 1:
+        clues["clues/negative"][2, 1, 4] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))  # one bit
+    Path(folder, f"{rank}.json").write_text(json.dumps([same, ranks.alike(clues)]))
+    dist.destroy_process_group()
+
+
+def test_one_differing_bit_between_two_ranks_is_seen_on_both(tmp_path):
+    torch.multiprocessing.spawn(compare_on_a_rank, (str(tmp_path),), nprocs=2)
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [[True, False]] * 2
+
+
+def test_clues_that_differ_between_ranks_stop_the_training():
+    class Differing(Ranks):
+        def alike(self, tensors):
+            return False
+
+    trainer = Trainer.__new__(Trainer)
+    trainer.ranks, trainer.task = Differing(0, 2, torch.device("cpu")), SimpleNamespace(state=dict)
+    with pytest.raises(TrainingError, match="step 7: the clues differ"):
+        trainer._check_alike(7)
 
 
 @pytest.mark.slow
