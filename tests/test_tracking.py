@@ -368,3 +368,17 @@ def test_mlflow_is_imported_in_one_file_and_only_when_a_store_is_opened(tmp_path
     code = "import cluemap.tracking, sys; print('mlflow' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_trials_stage_keeps_its_journal_and_opens_no_run(tmp_path, monkeypatch):
+    use_root(tmp_path, monkeypatch)
+    monkeypatch.setenv("CLUEMAP_TRACKING", "off")
+    with opened(tmp_path) as run:
+        train(run, 0, 5)
+        assert [point["step"] for point in run.points()] == list(range(5))
+        run.result(tmp_path / "stage", {"miou": 0.5})
+    assert not (tmp_path / "mlflow.db").exists()
+    assert not list(tmp_path.glob("mlruns/unsent/*"))
+    assert not journal_of(tmp_path).exists()
+    cut(tmp_path, KeyboardInterrupt(), steps=3)
+    assert journal_of(tmp_path).exists()  # whoever started it reads on

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from cluemap.tracking.journal import Journal
 from cluemap.tracking.numbers import metric_name, plain
 from cluemap.tracking.owner import process_tags, sweep, user_tags
 from cluemap.tracking.run import NoRun, Run, RunRef
-from cluemap.tracking.sender import Sender
+from cluemap.tracking.sender import Nowhere, Sender
 from cluemap.tracking.unsent import put_away
 
 logger = logging.getLogger("cluemap.tracking")
@@ -72,8 +73,8 @@ def _begin(journal: Journal, start: dict[str, Any], upstream: Mapping[str, str |
         journal = _emptied(journal)
         key = resume.key if resume and resume.key else uuid.uuid4().hex
         journal.write("start", key=key, **start, adopt=resume.id if resume else None)
-    sender = Sender(journal)
-    if sender.send():
+    sender = Nowhere(journal) if os.environ.get("CLUEMAP_TRACKING") == "off" else Sender(journal)
+    if sender.send() and sender.store is not None:
         try:
             sweep(sender.store)
         except TrackingError as error:

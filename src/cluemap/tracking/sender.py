@@ -78,6 +78,16 @@ class Sender:
         self._due = self._clock() + self._wait
 
 
+class Nowhere(Sender):
+    """For the stages of a trial (CLUEMAP_TRACKING=off): the journal is kept, and who started them records the trial."""
+
+    def maybe(self) -> None: ...
+
+    def send(self) -> bool:
+        self.journal.write("sent", to=self.journal.history.said)
+        return True
+
+
 def _settle(journal: Journal, store: Any) -> None:
     """See that the journal's run is one that this store has; if not, the whole journal goes into a new one."""
     history = journal.history
