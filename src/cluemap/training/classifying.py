@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
@@ -15,14 +16,15 @@ from cluemap.model.cams import raw_cam
 from cluemap.model.classifier import Classified, Classifier
 from cluemap.model.clues import Clues, Used, clue_loss, learn, random_clues
 from cluemap.model.losses import classification_loss, tap_loss
-from cluemap.model.pseudo import best_class, upsample
+from cluemap.model.pseudo import best_class, pseudo_mask, upsample
 from cluemap.params import Params
 from cluemap.training.distributed import Ranks
-from cluemap.training.inference import clue_cams, gather_rows, in_order, scan
+from cluemap.training.inference import clue_cams, gather_rows, in_order, refined_cams, scan
 from cluemap.training.loop import autocast
-from cluemap.training.metrics import Ids, average_precision, curve, curve_counts
+from cluemap.training.metrics import Ids, average_precision, confusion, curve, curve_counts, scores
 
 CURVE_POINTS = 60  # thresholds tried when the clue CAM is scored during training
+FIXED_THRESHOLD = 0.30  # METHOD section 7's label-free one; not `masks.threshold`, which a later stage depends on
 
 
 def new_classifier(windows: Windows, params: Params) -> tuple[Classifier, Clues]:
@@ -97,27 +99,43 @@ class ClassifierTask:
         self.clues = Clues(*(tensors[f"clues/{sign}"].to(self.ranks.device) for sign in ("positive", "negative")))
 
     def validate(self) -> dict[str, float]:
-        """Average precision of the image labels, and the clue CAM's masks at their best threshold, on validation."""
+        """Scores on validation: average precision of the image labels; mIoU of the clue CAM's masks at their best and
+        at the fixed threshold; and, without any mask, how far the clue CAM and the propagated raw CAM agree (mIoU).
+        """
         windows, params = self.windows, self.params
         ids = Ids(len(windows.card.legend.classes), windows.card.legend.background)
         indexes, truth = windows.indexes("validation"), windows.masks("validation")
         logits: dict[int, NDArray] = {}
         bins = torch.zeros(CURVE_POINTS + 1, ids.size, ids.crops, dtype=torch.int64)
+        agreed = torch.zeros(ids.size, ids.size + 1, dtype=torch.int64)
         for batch in scan(windows, indexes, params.compute.inference_batch, self.ranks):
             with torch.no_grad(), autocast(params.compute, self.ranks.device):
                 out = self.network(batch.images, batch.day, batch.valid)
             logits.update(zip(batch.index.tolist(), out.logits.float().cpu().numpy(), strict=True))
             found = clue_cams(self.network, self.clues, batch, out.watched, params)
             score, winner = best_class(upsample(found, windows.card.size), batch.image_labels)
+            agreed += torch.from_numpy(self._agreement(score, winner, refined_cams(out, batch, params), batch, ids))
             rows = truth[windows.mask_row[batch.index.cpu().numpy()]]
             counts = curve_counts(score.cpu().numpy(), winner.cpu().numpy(), rows, CURVE_POINTS, ids)
             bins += torch.from_numpy(counts)
         line = curve(self.ranks.total(bins.to(self.ranks.device)).cpu().numpy(), ids)
+        agreement = scores(self.ranks.total(agreed.to(self.ranks.device)).cpu().numpy())
         return {
             **self._precision(logits),
             "clue_cam_miou": float(line.miou[line.best]),
+            "clue_cam_miou_fixed": float(line.miou[round(FIXED_THRESHOLD * CURVE_POINTS)]),
+            "cam_agreement": float(agreement.miou),
             "clue_cam_accuracy": float(line.overall_accuracy[line.best]),
         }
+
+    def _agreement(self, score: Tensor, winner: Tensor, other: Tensor, batch: Batch, ids: Ids) -> NDArray[np.int64]:
+        """b h w, b h w, b k i j -> confusion of two CAMs' masks at the fixed threshold; no truth is read."""
+        background, size = ids.background, self.windows.card.size
+        masks = [
+            pseudo_mask(*pair, FIXED_THRESHOLD, background)
+            for pair in ((score, winner), best_class(upsample(other, size), batch.image_labels))
+        ]
+        return confusion(masks[0].cpu().numpy(), masks[1].cpu().numpy(), ids)
 
     def _precision(self, logits: dict[int, NDArray]) -> dict[str, float]:
         """Average precision per class, macro and micro, the same on every rank, from every rank's logits."""

@@ -1,10 +1,12 @@
 """One process or many: starting under torchrun, joining the group, and the few sums that cross ranks."""
 
+import ctypes
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -103,7 +105,7 @@ def run_under_torchrun(script: str, arguments: list[str], processes: int) -> int
     environment = dict(os.environ)
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     child = subprocess.Popen(
-        torchrun_command(script, arguments, processes), env=environment, preexec_fn=_die_with_parent
+        torchrun_command(script, arguments, processes), env=environment, preexec_fn=dying_with_parent()
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: child.send_signal(received))
@@ -136,9 +138,15 @@ def leave(ranks: Ranks) -> None:
         dist.destroy_process_group()
 
 
-def _die_with_parent() -> None:
-    """Linux: a child started with this gets SIGTERM when its parent dies, however that dies."""
-    if sys.platform == "linux":
-        import ctypes
+def dying_with_parent() -> Callable[[], None]:
+    """For Popen's preexec_fn. Linux: the child gets SIGTERM when the thread that started it ends, however it ends."""
+    if sys.platform != "linux":
+        return lambda: None
+    library, parent = ctypes.CDLL(None), os.getpid()
 
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    def arrange() -> None:
+        library.prctl(1, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before this was arranged
+            os._exit(128 + signal.SIGTERM)
+
+    return arrange

@@ -11,7 +11,7 @@ from cluemap.data.batches import Batch, bucketed, stream
 from cluemap.data.windows import Windows
 from cluemap.model.affinity import refine
 from cluemap.model.cams import clue_cam, min_max, raw_cam
-from cluemap.model.classifier import Classifier
+from cluemap.model.classifier import Classified, Classifier
 from cluemap.model.clues import Clues
 from cluemap.model.encoder import Watched
 from cluemap.model.segmenter import Segmenter
@@ -46,7 +46,7 @@ def cams(
         if source == "clue":
             found[source] = clue_cams(network, clues, batch, watched, params)
         elif source == "refined":
-            found[source] = _finished(propagated(raw("fused"), batch, watched, params), batch)
+            found[source] = refined_cams(out, batch, params)
         else:
             found[source] = _finished(raw(source), batch)
     return found, watched
@@ -56,6 +56,12 @@ def clue_cams(network: Classifier, clues: Clues, batch: Batch, watched: Watched,
     """b k i j in 0..1, 0 for absent classes: the clue CAM (eq. 16) of what the temporal encoder saw, propagated."""
     found = clue_cam(watched.dense.float(), clues, batch.image_labels, network.side)
     return _finished(propagated(found, batch, watched, params), batch)
+
+
+def refined_cams(out: Classified, batch: Batch, params: Params) -> Tensor:
+    """b k i j in 0..1, 0 for absent classes: the raw fused CAM, propagated."""
+    raw = raw_cam(out.temporal.float(), out.spatial.float())
+    return _finished(propagated(raw, batch, out.watched, params), batch)
 
 
 def propagated(cam: Tensor, batch: Batch, watched: Watched, params: Params) -> Tensor:
