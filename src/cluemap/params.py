@@ -190,6 +190,7 @@ class Params(Method):
 
 FORMATS = ("pastis", "pastis24", "mtlcc")  # pydantic puts the union's tag into an error's place
 METHOD_BLOCKS = tuple(Method.model_fields)
+TUNE = "tune"  # what `src/tune.py` searches: not part of a pipeline, read by experiments/space.py
 
 
 def load_params(dataset: str, file: Path | str | None = None) -> Params:
@@ -199,7 +200,7 @@ def load_params(dataset: str, file: Path | str | None = None) -> Params:
         ParamsError: unreadable file, unknown data set, or a key that is unknown, missing, wrong-typed or impossible.
     """
     file = Path(file) if file else ROOT / "params.yaml"
-    tree = _read(file)
+    tree = read_tree(file)
     _check_names(file, "", tree, ["datasets", "seed", *METHOD_BLOCKS, *_blocks_of_datasets(tree)])
     root, block = _dataset(file, tree, dataset)
     _check_names(file, dataset, block, ["source", *METHOD_BLOCKS], all_wanted=True)
@@ -214,7 +215,8 @@ def load_params(dataset: str, file: Path | str | None = None) -> Params:
         raise ParamsError(_explain(file, dataset, block, error)) from None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_tree(file: Path) -> dict[str, Any]:
+    """A params file as it stands. Raises ParamsError: it is missing or is not YAML."""
     try:
         tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -237,7 +239,7 @@ def _dataset(file: Path, tree: dict[str, Any], dataset: str) -> tuple[str, dict[
     _check_mapping(file, "datasets", tree.get("datasets"))
     roots, known = tree["datasets"], sorted(_blocks_of_datasets(tree))
     if dataset not in known:
-        raise ParamsError(f"{file} has no block for the data set {dataset!r}{_nearest(dataset, known)}; it has {known}")
+        raise ParamsError(f"{file} has no block for the data set {dataset!r}{nearest(dataset, known)}; it has {known}")
     if dataset not in roots:
         raise ParamsError(f"{file}: `datasets` does not say where {dataset!r} lies: add `{dataset}: data/<its folder>`")
     if not isinstance(roots[dataset], str):
@@ -253,8 +255,8 @@ def _check_mapping(file: Path, name: str, content: Any) -> None:
 def _check_names(file: Path, where: str, block: dict[str, Any], allowed: list[str], all_wanted: bool = False) -> None:
     prefix = f"{where}." if where else ""
     for name in block:
-        if name not in allowed:
-            raise ParamsError(f"{file}: unknown key `{prefix}{name}`{_nearest(str(name), allowed)}")
+        if name not in (*allowed, TUNE):
+            raise ParamsError(f"{file}: unknown key `{prefix}{name}`{nearest(str(name), [*allowed, TUNE])}")
     wanted = allowed if all_wanted else ["datasets", "seed", *METHOD_BLOCKS]
     for name in wanted:
         if name not in block:
@@ -262,7 +264,8 @@ def _check_names(file: Path, where: str, block: dict[str, Any], allowed: list[st
             raise ParamsError(f"{file}: missing key `{prefix}{name}`: {mend}")
 
 
-def _nearest(name: str, allowed: list[str]) -> str:
+def nearest(name: str, allowed: list[str]) -> str:
+    """How an error about an unknown name ends: with the name that was perhaps meant."""
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     return f": did you mean `{near[0]}`?" if near else ""
 
@@ -275,7 +278,7 @@ def _explain(file: Path, dataset: str, block: dict[str, Any], error: ValidationE
         own = path[0] == "source" or overridden
         key = ".".join([dataset, *path] if own else path)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key `{key}`{_nearest(path[-1], _known(problem['loc']))}")
+            lines.append(f"unknown key `{key}`{nearest(path[-1], _known(problem['loc']))}")
         elif problem["type"] == "missing":
             lines.append(f"missing key `{key}`")
         else:
