@@ -65,8 +65,10 @@ def draw_results(
     }
     with atomic_folder(stage.folder / "figures") as folder:
         for kind, counts in confusions.items():
-            confusion_matrix(counts, legend, folder / f"confusion_{kind}.png", f"Test windows, {TITLES[kind]}")
-        class_scores(_per_class(metrics), legend, folder / "class_scores.png")
+            if counts.any():  # else there is no labelled test pixel
+                confusion_matrix(counts, legend, folder / f"confusion_{kind}.png", f"Test windows, {TITLES[kind]}")
+        if any(counts.any() for counts in confusions.values()):
+            class_scores(_per_class(metrics), legend, folder / "class_scores.png")
         views = window_views(stage, windows, maps["weak"], stage.params.figures.windows)
         if views:
             window_panel(views, legend, folder / "validation_windows.png", metrics["pseudo_masks"]["threshold"])

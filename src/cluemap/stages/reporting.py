@@ -62,8 +62,8 @@ def _headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
 
 def _masks(metrics: dict[str, Any]) -> dict[str, Any]:
     rows = [
-        [source, *({"share": found["train"][name]} for name in ("miou", "overall_accuracy")),
-         {"share": found["train"]["oracle"]["miou"]}, round(found["train"]["oracle"]["threshold"], 2)]
+        [source, *(_cell(found["train"][name]) for name in ("miou", "overall_accuracy")),
+         _cell(found["train"]["oracle"]["miou"]), round(found["train"]["oracle"]["threshold"], 2)]
         for source, found in metrics["sources"].items()
     ]  # fmt: skip
     columns = ["CAM", "mIoU", "OA", "mIoU at best threshold", "that threshold"]
@@ -75,9 +75,7 @@ def _test(metrics: dict[str, Any]) -> dict[str, Any]:
     weak, full, masks = (metrics[a][b] if b else metrics[a] for a, b in
                          (("test", "weak"), ("test", "full"), ("pseudo_masks", "")))  # fmt: skip
     rows = [
-        [name, *({"share": scores["iou"][name]} if scores["iou"][name] == scores["iou"][name] else None
-                 for scores in (masks, weak, full))]
-        for name in weak["iou"]
+        [name, *(_cell(scores["iou"][name]) for scores in (masks, weak, full))] for name in weak["iou"]
     ]  # fmt: skip
     columns = ["IoU", "pseudo masks (train)", "segmenter, pseudo masks (test)", "segmenter, true masks (test)"]
     return {"kind": "table", "columns": columns, "rows": rows, "caption": "Per class; empty = class not there."}
@@ -105,5 +103,10 @@ def _legend(windows: Windows) -> dict[str, Any]:
     return {"kind": "legend", "classes": classes}
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _cell(score: float | None) -> dict[str, float] | None:
+    """A score in a table; empty where there is none (NaN here, null in another stage's metrics.json)."""
+    return None if score is None or score != score else {"share": score}
+
+
+def _share(score: float | None) -> str:
+    return "none" if score is None or score != score else f"{100 * score:.1f} %"
