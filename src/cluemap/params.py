@@ -42,7 +42,13 @@ class MtlccSource(Block):
     fold: int = Field(ge=0, le=9)
 
 
-Source = Annotated[PastisSource | Pastis24Source | MtlccSource, Field(discriminator="format")]
+class SceneSource(Block):
+    """A user's own region; its scene.yaml says the rest (src/cluemap/data/SCENE.md)."""
+
+    format: Literal["scene"]
+
+
+Source = Annotated[PastisSource | Pastis24Source | MtlccSource | SceneSource, Field(discriminator="format")]
 
 
 class WindowParams(Block):
@@ -188,7 +194,7 @@ class Params(Method):
         return dict(_flatten(self.model_dump(mode="json")))
 
 
-FORMATS = ("pastis", "pastis24", "mtlcc")  # pydantic puts the union's tag into an error's place
+FORMATS = ("pastis", "pastis24", "mtlcc", "scene")  # pydantic puts the union's tag into an error's place
 METHOD_BLOCKS = tuple(Method.model_fields)
 TUNE = "tune"  # what `src/tune.py` searches: not part of a pipeline, read by experiments/space.py
 
@@ -289,7 +295,9 @@ def _explain(file: Path, dataset: str, block: dict[str, Any], error: ValidationE
 def _known(place: tuple[int | str, ...]) -> list[str]:
     """The keys of the block in which pydantic found an unknown one."""
     if place[0] == "source":
-        blocks: dict[str, type[Block]] = {"pastis": PastisSource, "pastis24": Pastis24Source, "mtlcc": MtlccSource}
+        blocks: dict[str, type[Block]] = {
+            "pastis": PastisSource, "pastis24": Pastis24Source, "mtlcc": MtlccSource, "scene": SceneSource,
+        }  # fmt: skip
         return list(blocks[str(place[1])].model_fields)
     return list(getattr(Params.model_fields[str(place[0])].annotation, "model_fields", {}))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.labels import split_of
+from cluemap.data.labels import known_labels, split_of
 from cluemap.data.patches import NODATA, Patch
 from cluemap.errors import DataError
 from cluemap.params import WindowParams
@@ -30,6 +30,7 @@ class CutWindow:
     days: NDArray[np.int16]  # t
     valid: NDArray[np.bool_]  # t, false where the date has no data in the whole window
     mask: NDArray[np.uint8]  # h w
+    labels: NDArray[np.bool_] | None = None  # k, the image label; None: it follows from the mask
 
 
 def starts(length: int, size: int, stride: int, flush_edge: bool) -> list[int]:
@@ -54,7 +55,7 @@ def thinned(valid: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
 
 
 def cut(patch: Patch, params: WindowParams) -> list[CutWindow]:
-    """The windows of a patch, row by row.
+    """The windows of a patch, row by row; of a patch with `knowledge` only those that were seen and have a label.
 
     Raises:
         DataError: the patch is smaller than a window, or one of its windows was never seen.
@@ -66,14 +67,19 @@ def cut(patch: Patch, params: WindowParams) -> list[CutWindow]:
             f"set windows.size (now {params.size}) to at most {min(patch.labels.shape)}"
         )
     places = [(row, column) for row in sides[0] for column in sides[1]]
-    return [_window(patch, patch.first_window + j, row, column, params) for j, (row, column) in enumerate(places)]
+    windows = (_window(patch, patch.first_window + j, row, column, params) for j, (row, column) in enumerate(places))
+    return [window for window in windows if window is not None]
 
 
-def _window(patch: Patch, number: int, row: int, column: int, params: WindowParams) -> CutWindow:
+def _window(patch: Patch, number: int, row: int, column: int, params: WindowParams) -> CutWindow | None:
     rows, columns = slice(row, row + params.size), slice(column, column + params.size)
     images = patch.images[:, :, rows, columns]
     valid = (images != NODATA).any(axis=(1, 2, 3))
-    name = f"{patch.name}_{number}"
+    name, labels = f"{patch.name}_{number}", None
+    if patch.knowledge is not None:
+        labels = known_labels(patch.labels, patch.knowledge, rows, columns, params.presence)
+        if labels is None or not valid.any():
+            return None
     if not valid.any():
         raise DataError(
             f"{patch.source}: window {name} has no data on any of its {len(valid)} dates: take patch {patch.name} "
@@ -97,4 +103,5 @@ def _window(patch: Patch, number: int, row: int, column: int, params: WindowPara
         days=patch.days[kept],
         valid=valid[kept],
         mask=np.ascontiguousarray(patch.labels[rows, columns]),
+        labels=labels,
     )

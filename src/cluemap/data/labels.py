@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from cluemap.data.patches import VOID, Knowledge
+
 FOLDS = 5
 
 
@@ -14,6 +16,25 @@ def image_labels(masks: NDArray[np.uint8], classes: int, presence: float) -> NDA
     ids = np.arange(1, classes + 1, dtype=np.uint8)
     counts = np.stack([(masks == number).sum(axis=(1, 2)) for number in ids], axis=1)  # n k
     return counts > presence * masks.shape[1] * masks.shape[2]
+
+
+def known_labels(
+    labels: NDArray[np.uint8], known: Knowledge, rows: slice, columns: slice, presence: float
+) -> NDArray[np.bool_] | None:
+    """h w -> k: the classes that the window (rows, columns) is known to hold; None if nothing is known of it.
+
+    From areas: the crops of those that cover at least the share `known.cover` of the window. Else from the labels, as
+    `image_labels`; a window with land that has no label and without any class says nothing.
+    """
+    if known.areas is not None and known.crops is not None:
+        inside = known.areas[rows, columns]
+        numbers, counts = np.unique(inside[inside >= 0], return_counts=True)
+        numbers = numbers[counts >= known.cover * inside.size]
+        return np.asarray(known.crops[numbers].any(axis=0)) if len(numbers) else None
+    window = labels[rows, columns]
+    share = presence if known.presence is None else known.presence
+    held = image_labels(window[None], known.classes, share)[0]
+    return held if held.any() or not (window == VOID).any() else None
 
 
 def split_of(fold: int, official: int) -> str:

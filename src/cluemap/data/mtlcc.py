@@ -110,6 +110,19 @@ def open_mtlcc(
     return MtlccReader(legend, common, entries, places, 48 if tiles == 480 else 24, absent)
 
 
+def find_tile(root: Path, name: str) -> tuple[Path, int, Place | None] | None:
+    """The tile <year>_<id> (the name of its patch), searched in all published folders under `root`: its file, its
+    pixels a side, and its place where geotransforms.csv tells it. None: there is no such file."""
+    year, _, tile = name.partition("_")
+    for tiles, side, ending in ((240, 24, ".tfrecord.gz"), (480, 48, ".tfrecord.gz"), ("240pkl", 24, ".pickle")):
+        for full in _homes(root):
+            path = full / str(tiles) / f"data{year[-2:]}" / (tile + ending)
+            if path.is_file():
+                csv = _beside(full, tiles, "geotransforms.csv")
+                return path, side, read_places(csv).get(tile) if csv.exists() else None
+    return None
+
+
 def labelling(classes: Literal["all"] | list[int], key: str) -> tuple[Legend, NDArray[np.int16]]:
     """-> the legend and the table from published to common ids: `classes` become 1..K in their order, 0 VOID.
 
@@ -142,7 +155,7 @@ def common_labels(published: NDArray[np.int64], common: NDArray[np.int16], sourc
 
 def _full(root: Path, tiles: Tiles, dataset: str) -> Path:
     """The folder that holds 240, 480 and 240pkl."""
-    folders = [root, *(root / Path(*FULL.parts[depth:]) for depth in range(len(FULL.parts)))]
+    folders = _homes(root)
     found = next((folder for folder in folders if (folder / str(tiles)).is_dir()), None)
     if found is None:
         raise DataError(
@@ -152,7 +165,12 @@ def _full(root: Path, tiles: Tiles, dataset: str) -> Path:
     return found
 
 
-def _beside(full: Path, tiles: Tiles, name: str) -> Path:
+def _homes(root: Path) -> list[Path]:
+    """Where the published folders can lie: in `root`, or as deep below it as the archive has them."""
+    return [root, *(root / Path(*FULL.parts[depth:]) for depth in range(len(FULL.parts)))]
+
+
+def _beside(full: Path, tiles: int | str, name: str) -> Path:
     """A list of the tiles; the pickles' lie with the tiles that they were made of."""
     return next(
         (path for path in (full / str(tiles) / name, full / "240" / name) if path.exists()), full / str(tiles) / name

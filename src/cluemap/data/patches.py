@@ -53,6 +53,18 @@ class Legend:
 
 
 @dataclass(frozen=True, eq=False)
+class Knowledge:
+    """How the windows of a user's own land get their image labels. Windows about which nothing is known, and windows
+    that were never seen, are left out."""
+
+    classes: int  # K of the legend
+    presence: float | None = None  # share of the window above which a class is present; None: windows.presence
+    areas: NDArray[np.int32] | None = None  # h w, the area each pixel lies in (row of `crops`), -1 = none
+    crops: NDArray[np.bool_] | None = None  # a k, the crops each area is said to have
+    cover: float = 0.5  # a window takes the crops of every area that covers at least this share of it
+
+
+@dataclass(frozen=True, eq=False)
 class Patch:
     """One published patch, tile or pickle, decoded. Readers pass it through `checked` before they hand it out."""
 
@@ -69,6 +81,7 @@ class Patch:
     source: Path  # the file that errors name
     first_window: int = 0  # number of its first window within the named patch (PASTIS24: j)
     offset: tuple[int, int] = (0, 0)  # row, column of its upper-left pixel within the named patch (PASTIS24: from j)
+    knowledge: Knowledge | None = None  # None: `labels` hold all there is to know, and every window is wanted
 
 
 class Reader(Protocol):
@@ -110,7 +123,7 @@ def _check_images(patch: Patch, legend: Legend) -> None:
             f"{source}: images have {images.shape[1]} bands, not the {len(legend.bands)} of this data set "
             f"({' '.join(legend.bands)}): fetch the published file again"
         )
-    if not any((date != NODATA).any() for date in images):
+    if patch.knowledge is None and not any((date != NODATA).any() for date in images):
         raise DataError(
             f"{source}: no pixel of patch {patch.name} was ever seen (all {images.shape[0]} dates are {NODATA}): "
             "fetch it again, or take the patch out of the data set"

@@ -50,6 +50,7 @@ def prepare(
             _write(work, reader, params, progress, workers or min(MOST_WORKERS, _cores()))
             _check(work.writer, params)
             card = work.writer.finish(params.dataset, params.windows.max_dates)
+            _note_unseen(reader, place / ARRAYS)
         finally:
             work.discard()
         written = sum(file.stat().st_size for file in (place / ARRAYS).iterdir())
@@ -130,6 +131,8 @@ def _why_empty(writer: Writer, params: Params) -> str:
     if folds == [-1]:
         return "no patch belongs to it; add some, or mend the data set's lists of splits"
     found = f"official split windows.fold = {params.windows.fold} wants other folds than the data's {folds}; "
+    if source.format == "scene":
+        return found + "set a smaller split.block or another split.seed in scene.yaml, or label more land"
     return found + "set another windows.fold in params.yaml, or add patches"
 
 
@@ -144,6 +147,15 @@ def _absent(reader: Reader) -> dict[str, int]:
     if absent:
         log.warning("%d of the %d listed patches have no file here and are left out", absent, absent + len(reader))
     return {} if absent is None else {"absent": absent}
+
+
+def _note_unseen(reader: Reader, arrays: Path) -> None:
+    """Say which dates of a scene no window has any data on: they are in no series."""
+    days, valid = (np.load(arrays / f"{name}.npy", mmap_mode="r") for name in ("days", "valid"))
+    seen = set(np.unique(days[valid]).tolist())
+    dropped = [str(day) for day in getattr(reader, "dates", ()) if day.timetuple().tm_yday not in seen]
+    if dropped:
+        log.info("dates without any data on labelled land were dropped: %s", ", ".join(dropped))
 
 
 def _metrics(writer: Writer) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from cluemap.data.mtlcc import open_mtlcc
 from cluemap.data.pastis import open_pastis
 from cluemap.data.pastis24 import open_pastis24
 from cluemap.data.patches import Reader
+from cluemap.data.scene.reader import open_scene
 from cluemap.params import Params
 
 
@@ -18,4 +19,6 @@ def open_reader(params: Params) -> Reader:
         return open_mtlcc(root, source.classes, source.tiles, tuple(source.years), source.fold, params.dataset)
     if source.format == "pastis24":
         return open_pastis24(root, source.classes, source.folds, params.dataset)
+    if source.format == "scene":
+        return open_scene(root, params.windows)
     return open_pastis(root, source.classes, params.dataset)

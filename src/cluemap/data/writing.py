@@ -82,7 +82,9 @@ class Writer:
 
     def add(self, window: CutWindow, moments: NDArray[np.object_]) -> None:
         """Append one window; `moments` of its images (worked out by the caller, who may have threads)."""
-        labels = image_labels(window.mask[None], len(self.legend.classes), self.presence)[0]
+        labels = window.labels
+        if labels is None:
+            labels = image_labels(window.mask[None], len(self.legend.classes), self.presence)[0]
         shard = self._room(len(window.images), window.images.shape[1:])
         day_start = self._file("days.npy", np.int16).append(window.days)
         self._file("valid.npy", np.bool_).append(window.valid)
