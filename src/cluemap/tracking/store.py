@@ -28,6 +28,7 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 from sqlalchemy import event  # noqa: E402
 from sqlalchemy.engine import Engine  # noqa: E402
 
+from cluemap.errors import TrackingError  # noqa: E402
 from cluemap.files import atomic  # noqa: E402
 from cluemap.tracking import places  # noqa: E402
 from cluemap.tracking.answers import Refused, RunGone, explained  # noqa: E402
@@ -175,6 +176,18 @@ class Store:
             token = page.token
             if not token:
                 return
+
+    def run_of_model(self, name: str, alias: str) -> str:
+        """The id of the run that the registered model's version under `alias` was made from.
+
+        Raises:
+            TrackingError: no such model or alias, or a version that names no run.
+        """
+        with explained(self.name):
+            version = self.client.get_model_version_by_alias(name, alias)
+        if not version.run_id:
+            raise TrackingError(f"{self.name}: version {version.version} of {name} names no run: register it again")
+        return version.run_id
 
     def locations(self) -> dict[str, str]:
         """Experiment -> its artifact folder."""

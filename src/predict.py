@@ -1,0 +1,58 @@
+"""Map a scene: a trained segmenter and a time series in, a crop map for QGIS out, with tables and a preview.
+
+The scene is a folder with a scene.yaml (src/cluemap/data/SCENE.md), or PASTIS or Germany with --patch. A prediction
+that was killed goes on when the same command is given again.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from cluemap.errors import CluemapError
+from cluemap.mapping.maps import Order, make_map
+from cluemap.mapping.predicting import Settings
+
+
+def parse() -> Order:
+    parser = argparse.ArgumentParser(
+        prog="src/predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    usual = Settings()
+    models = "a checkpoint file, a stage folder (out/demo/train_segmenter), a run id, or models:/<name>@<alias>"
+    parser.add_argument("--model", required=True, help=models)
+    parser.add_argument("--scene", required=True, type=Path, help="folder with scene.yaml, PASTIS or Germany")
+    parser.add_argument("--out", required=True, type=Path, help="the map to write, e.g. map.tif")
+    parser.add_argument("--patch", help="of PASTIS (10000) or Germany (2016_43757): which one")
+    parser.add_argument("--parcels", type=Path, help="polygons to sum up the map by")
+    parser.add_argument("--probabilities", action="store_true", help="also write each class's probability")
+    shares = "share of a window's side that neighbouring windows have in common (default %(default)s)"
+    parser.add_argument("--overlap", type=float, default=usual.overlap, help=shares)
+    numbers = {
+        "tile": "pixels a side that are read at once; 0 = what fits into memory",
+        "batch": "windows a forward pass",
+    }
+    for name, text in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=getattr(usual, name), help=f"{text} (default %(default)s)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default=usual.precision)
+    given = parser.parse_args()
+    settings = Settings(given.tile, given.batch, given.overlap, given.precision)
+    return Order(
+        given.model, given.scene, given.out, given.patch, given.probabilities, given.parcels, settings
+    )  # fmt: skip
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    order = parse()
+    try:
+        files = make_map(order)
+    except CluemapError as error:
+        print(f"predict: error: {error}", file=sys.stderr)
+        return 2
+    print(f"predict: {', '.join(file.name for file in files)} -> {order.out.parent}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
