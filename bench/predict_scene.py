@@ -21,6 +21,7 @@ import numpy as np
 import rasterio
 import shapely
 import torch
+from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -35,9 +36,11 @@ from cluemap.mapping.rasters import write_cog
 from cluemap.mapping.sources import open_source
 from cluemap.mapping.tables import hectares
 from cluemap.model.segmenter import Segmenter
-from cluemap.params import load_params
+from cluemap.params import SegmenterParams, WindowParams
+from cluemap.paths import ROOT
 from cluemap.training.models import Card
 
+PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 SIDE, SOURCE, DATES = 10980, 1098, 20
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 LEFT, TOP = 600000.0, 5800020.0
@@ -76,7 +79,7 @@ def write_scene(folder: Path, blocks: int) -> None:
 
 
 def measure_prepare(folder: Path, blocks: int) -> None:
-    params = load_params("pastis").windows
+    params = WindowParams.model_validate(PARAMS["windows"])
     start, count = time.process_time(), 0
     reader = open_scene(folder, params)
     names = list(dict.fromkeys(piece.block for piece in reader.pieces))[:blocks]
@@ -91,7 +94,7 @@ def measure_prepare(folder: Path, blocks: int) -> None:
 
 
 def measure_predict(folder: Path, number: int, dataset: str, device: torch.device, settings: Settings) -> None:
-    params = load_params(dataset).segmenter
+    params = SegmenterParams.model_validate(PARAMS["segmenter"] | PARAMS[dataset]["segmenter"])
     legend = Legend(BANDS, (2, 1, 0), tuple(CropClass(f"crop {k}", "#112233") for k in range(CLASSES)), True)
     card = Card("bench", "0", legend, 24, 60, np.full(10, 2000, np.float32), np.full(10, 1000, np.float32))
     network = Segmenter(len(BANDS), CLASSES + 1, 24, params).eval().to(device)
@@ -102,10 +105,12 @@ def measure_predict(folder: Path, number: int, dataset: str, device: torch.devic
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
     count = predict(network, card, imagery, canvas, settings, device)
-    rate, total = count / (clock() - start), sum(len(tile.windows) for tile in every)
+    rate = count / (clock() - start)
+    usual = tiles(SIDE, SIDE, fitting_tile(DATES, len(BANDS)), 24, shared(Settings().overlap, 24))
+    total = sum(len(tile.windows) for tile in usual)
     print(
         f"predict: {count} windows in tiles of {settings.tile} px, {rate:.1f} a second on {device.type} ({dataset}'s "
-        f"segmenter, batches of {settings.batch}); extrapolated to the {total} of the whole scene: "
+        f"segmenter, batches of {settings.batch}); extrapolated to the {total} that predict.py runs for a whole scene: "
         f"{total / rate / 3600:.1f} h; {peak()}"
     )
     start = time.process_time()

@@ -8,6 +8,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
+import rasterio.features
 import shapely
 from rasterio.transform import Affine
 from ruamel.yaml import YAML

@@ -13,7 +13,7 @@ REGISTRY = "models:/"  # models:/cluemap-demo-segmenter@champion
 
 def find_model(name: str, out: Path = OUT) -> Path:
     """A checkpoint's file, from its path, a stage's folder (out/demo/train_segmenter), the id of the run that trained
-    it (looked up in out/*/*/run.json), or a registered model's alias, which leads to such a run.
+    it (looked up in the run.json files under out/), or a registered model's alias, which leads to such a run.
 
     Raises:
         CheckpointError: none of these. TrackingError: the registry has no such model or alias, or does not answer.
@@ -52,7 +52,7 @@ def _registered(address: str, out: Path) -> Path:
 
 
 def _stage_of_run(run: str, out: Path) -> Path | None:
-    for file in sorted(out.glob("*/*/run.json")):
+    for file in sorted(out.rglob("run.json")):
         try:
             content = read_json(file)
         except DataError:

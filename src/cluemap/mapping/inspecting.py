@@ -1,7 +1,9 @@
 """What a scene holds, before anything is trained: numbers and warnings."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,13 @@ from cluemap.data.cutting import starts
 from cluemap.data.labels import known_labels, split_of
 from cluemap.data.patches import NODATA, SPLITS, VOID
 from cluemap.data.scene.description import read_scene
-from cluemap.data.scene.imagery import Imagery, open_imagery
+from cluemap.data.scene.imagery import READERS, Imagery, open_imagery
 from cluemap.data.scene.reader import SceneReader, open_scene
 from cluemap.errors import DataError
 from cluemap.params import WindowParams
 
 FEW_DATES, FEW_WINDOWS, MUCH_CLOUD = 8, 30, 0.5
-SAMPLES, SIDE = 6, 32  # a grid of 6 x 6 pieces of 32 px is looked at per date: a whole tile would take an hour
+SAMPLES, SIDE = 5, 32  # a grid of 5 x 5 pieces of 32 px is looked at per date: a whole tile would take an hour
 STEP = 512  # rows of labels drawn at once
 EXAMPLES = 200  # windows that the page lists
 
@@ -27,8 +29,8 @@ class Findings:
     """Everything the page shows. Without labels that can be read, `reader` is None and the rest is empty."""
 
     folder: Path
-    imagery: Imagery
-    true_colour: tuple[int, int, int]  # bands of the imagery
+    imagery: Imagery  # of the true-colour bands alone
+    true_colour: tuple[int, int, int]  # which of them are red, green, blue
     reader: SceneReader | None
     seen: list[float]  # per date: share of the sampled pixels that are seen
     fold: int  # windows.fold: which folds are which split
@@ -50,10 +52,12 @@ def inspect(folder: Path, params: WindowParams, progress: bool = True) -> Findin
         reader = open_scene(folder, params)
     except DataError as error:
         said = [str(error)]
-    imagery = reader.imagery if reader else open_imagery(folder, scene)  # raises again if the images were the reason
-    dates = tqdm(range(len(imagery.dates)), "inspect", unit="date", disable=not progress)
-    red, green, blue = (imagery.bands.index(band) for band in scene.images.true_colour)
-    seen = [seen_share(imagery, date) for date in dates]
+    shown = list(dict.fromkeys(scene.images.true_colour))  # decoding the other bands would take several times as long
+    imagery = open_imagery(folder, scene, shown)  # raises again if the images were the reason
+    red, green, blue = (shown.index(band) for band in scene.images.true_colour)
+    with ThreadPoolExecutor(READERS) as pool:
+        shares = pool.map(partial(seen_share, imagery), range(len(imagery.dates)))
+        seen = list(tqdm(shares, "inspect", len(imagery.dates), unit="date", disable=not progress))
     found = Findings(folder, imagery, (red, green, blue), reader, seen, params.fold)
     if reader:
         found.pixels = _pixels(reader)

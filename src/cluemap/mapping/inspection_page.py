@@ -77,7 +77,7 @@ def _thumbnails(found: Findings) -> Figure:
 
 def _over(reader: SceneReader, found: Findings) -> Figure:
     """The labels in the middle of the labelled land, over the clearest date."""
-    imagery, grid, piece = reader.imagery, reader.imagery.grid, reader.pieces[len(reader.pieces) // 2]
+    imagery, grid, piece = found.imagery, found.imagery.grid, reader.pieces[len(reader.pieces) // 2]
     rows, columns = _around(piece.rows.start, grid.height), _around(piece.columns.start, grid.width)
     best, place = int(np.argmax(found.seen)), grid.cut(rows, columns)
     left, bottom, right, top = place.bounds

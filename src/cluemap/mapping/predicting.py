@@ -20,7 +20,7 @@ from cluemap.model.segmenter import Segmenter
 from cluemap.training.models import Card
 
 PERCENT = 100
-TILE_BYTES = 320e6  # of images; three tiles are held at once. Large ones have fewer edges, which are decoded twice
+TILE_BYTES = 200e6  # of images; three tiles are held at once. Large ones have fewer edges, which are decoded twice
 SMALLEST, LARGEST = 120, 1024
 
 
@@ -59,13 +59,15 @@ def predict(
     read = ((tile, imagery.read(tile.reach_rows, tile.reach_columns)) for tile in wanted)
     with tqdm(desc="predict", total=total, unit="window", disable=not progress) as bar:
         for tile, images in ahead(read, 1):
-            blend = Blend(tile, len(card.legend.classes) + card.legend.background, card.size)
+            blend, done = Blend(tile, len(card.legend.classes) + card.legend.background, card.size), 0
             for batch in batches(windows_of(tile, images, imagery.days, card), settings.batch):
                 for window, probabilities in zip(batch, infer(network, card, batch, settings, device), strict=True):
                     blend.add(window.place, probabilities)
-                count += len(batch)
+                done += len(batch)
+                bar.update(len(batch))
             canvas.fill(tile.number, tile.rows, tile.columns, layers(blend, seen_of(tile, images), card, canvas))
-            bar.update(len(tile.windows))
+            bar.update(len(tile.windows) - done)  # those that were never seen
+            count += done
     return count
 
 
