@@ -50,6 +50,9 @@ def main() -> int:
     except CluemapError as error:
         print(f"predict: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("predict: stopped; the same command goes on with the tiles that are left", file=sys.stderr)
+        return 130
     print(f"predict: {', '.join(file.name for file in files)} -> {order.out.parent}")
     return 0
 
