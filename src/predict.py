@@ -44,6 +44,7 @@ def parse() -> Order:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it tells of every record written
     order = parse()
     try:
         files = make_map(order)

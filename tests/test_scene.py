@@ -259,6 +259,7 @@ def test_scale_offset_nodata_and_a_date_without_data(region, tmp_path, caplog):
         prepare(open_scene(tmp_path, PARAMS), params, tmp_path / "windows", progress=False)
     assert "2019-04-01" in caplog.text
     assert "2019-03-01" not in caplog.text
+    assert any("(SCL)" in text for text in inspect(tmp_path, PARAMS, progress=False).warnings)
     for patch in open_scene(tmp_path, PARAMS):
         top, left = round((TOP - patch.corner[1]) / 10), round((patch.corner[0] - LEFT) / 10)
         expected = region.values[:1, :2, top : top + patch.labels.shape[0], left : left + patch.labels.shape[1]].copy()
@@ -319,6 +320,7 @@ def test_inspection_counts_what_prepare_will_make(region, scenes, tmp_path):
     said = " ".join(found.warnings)
     assert f"of {len(DATES)} dates" in said
     assert "under 30" in said
+    assert "(SCL)" not in said
     write_page(tmp_path / "page.html", found)
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/png") == 3

@@ -88,6 +88,8 @@ def _of_images(found: Findings) -> list[str]:
             f"only {useful} of {len(dates)} dates show more than half of the land: crops need a whole season, "
             f"{FEW_DATES} dates or more"
         )
+    if not found.imagery.masked:
+        said.append("not every date has a scene classification (SCL) that is used: clouds there count as seen")
     empty = [str(day) for day, share in zip(dates, found.seen, strict=True) if share == 0]
     return said + ([f"dates without any data in the samples: {', '.join(empty)}"] if empty else [])
 

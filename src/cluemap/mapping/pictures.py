@@ -61,5 +61,5 @@ def write_preview(out: Path, legend: Legend, hectares: dict[str, float]) -> Path
     axes.legend(handles=swatches, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     path = out.with_suffix(".png")
     with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", bbox_inches="tight")
     return path

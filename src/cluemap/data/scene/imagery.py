@@ -32,6 +32,7 @@ class Imagery:
         self.dates: tuple[date, ...] = tuple(sorted({granule.day for granule in granules}))
         self.days = np.array([day.timetuple().tm_yday for day in self.dates], np.int16)
         self.settings = images.model_dump_json()
+        self.masked = all(granule.mask for granule in granules)  # whether clouds are known on every date
         self.files = sorted({layer.path for granule in granules for layer in _layers(granule)})
         self._dates: dict[date, list[tuple[dict[str, Raster], Raster | None]]] = defaultdict(list)
         for granule in granules:
