@@ -64,9 +64,9 @@ def test_every_data_set_of_the_file_loads(tree, load):
 
 def test_numbers_in_yaml_12_form(tree, load, tmp_path):
     load()
-    text = (tmp_path / "params.yaml").read_text().replace("learning_rate: 2.0e-3", "learning_rate: 2e-3")
+    text = (tmp_path / "params.yaml").read_text().replace("learning_rate: 4.0e-3", "learning_rate: 4e-3")
     (tmp_path / "params.yaml").write_text(text)
-    assert load_params("demo", tmp_path / "params.yaml").segmenter.learning_rate == 0.002
+    assert load_params("demo", tmp_path / "params.yaml").segmenter.learning_rate == 0.004
 
 
 def test_unknown_keys(tree, load):
