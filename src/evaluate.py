@@ -2,9 +2,10 @@
 
 import sys
 
+from cluemap.files import write_json
 from cluemap.stages.drawing import draw_results
-from cluemap.stages.evaluating import evaluate
-from cluemap.stages.reporting import lineage, report
+from cluemap.stages.evaluating import HEADLINE, evaluate, headline
+from cluemap.stages.reporting import lineage, name_of_row, report, story
 from cluemap.stages.stage import Stage, run_stage
 
 UPSTREAM = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference")
@@ -13,11 +14,14 @@ UPSTREAM = ("prepare", "train_classifier", "make_cams", "make_masks", "train_seg
 def work(stage: Stage) -> None:
     windows = stage.windows()
     with stage.run(upstream=UPSTREAM, experiment="results") as run:
+        stage.used(run, "prepare", "windows", windows.card.digest, "test")
         metrics, confusions = evaluate(stage, windows)
         draw_results(stage, windows, metrics, confusions)
         run.artifact(report(stage, windows, metrics, lineage(stage, UPSTREAM)))
-        weak, ratio = metrics["test"]["weak"]["miou"], metrics["ratio"]
-        stage.finish(run, metrics, f"test mIoU {weak:.3f}, {ratio:.1%} of full supervision")
+        run.tags({"mlflow.note.content": story(stage, metrics, UPSTREAM), **name_of_row()})
+        write_json(stage.folder / HEADLINE, headline(metrics))
+        made = f"test mIoU {metrics['test_miou']:.3f}, {metrics['ratio']:.1%} of full supervision"
+        stage.finish(run, metrics, made, outputs=("report.html",), upstream=UPSTREAM)
 
 
 if __name__ == "__main__":

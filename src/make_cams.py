@@ -3,7 +3,7 @@
 import sys
 
 from cluemap.stages.camming import make_cams
-from cluemap.stages.drawing import draw_cams
+from cluemap.stages.drawing import day_curves, draw_cams
 from cluemap.stages.stage import Stage, run_stage
 from cluemap.training.models import CLASSIFIER, load_classifier
 
@@ -12,9 +12,13 @@ def work(stage: Stage) -> None:
     windows, params, ranks = stage.windows(), stage.params, stage.ranks
     network, clues, _ = load_classifier(stage.folder_of("train_classifier") / "model" / CLASSIFIER, windows)
     with stage.run(upstream=("prepare", "train_classifier")) as run:
+        stage.used(run, "prepare", "windows", windows.card.digest, "cams")
         metrics = make_cams(network.to(ranks.device), clues, windows, params, ranks, stage.folder)
         draw_cams(stage, windows)
-        stage.finish(run, metrics, f"CAMs of {metrics.get('windows')} windows")
+        if stage.ranks.first:
+            for day, weights in day_curves(stage, windows):
+                run.log(day, weights)
+        stage.finish(run, metrics, f"CAMs of {metrics.get('windows')} windows", outputs=("cams",))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ def work(stage: Stage) -> None:
     windows, params = stage.windows(), stage.params
     cams = stage.folder_of("make_cams") / "cams"
     with stage.run(upstream=("prepare", "make_cams")) as run:
+        stage.used(run, "prepare", "windows", windows.card.digest, "masks")
         threshold = make_masks(windows, cams, params, stage.folder)
         metrics, curves = score_masks(windows, cams, threshold, params)
         draw_curves(stage, curves, threshold)
-        stage.finish(run, metrics, f"pseudo masks at threshold {threshold:.2f}, mIoU {metrics['train']['miou']:.3f}")
+        made = f"pseudo masks at threshold {threshold:.2f}, mIoU {metrics['train']['miou']:.3f}"
+        stage.finish(run, metrics, made, outputs=("masks",))
 
 
 if __name__ == "__main__":

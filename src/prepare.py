@@ -9,6 +9,7 @@ from cluemap.stages.stage import Stage, run_stage
 
 def work(stage: Stage) -> None:
     with stage.run() as run:
+        stage.used_raw(run)
         metrics = prepare(open_reader(stage.params), stage.params, stage.folder / "windows", state=stage.state)
         stage.finish(run, metrics, f"{metrics['windows']['all']} windows")
 

@@ -27,7 +27,7 @@ def work(stage: Stage) -> None:
             with atomic_folder(stage.folder / "model") as folder:
                 checkpoint.save(folder / CLASSIFIER, trained, about("classifier", windows, params))
             draw_training(stage, run.points(), {"clues start": params.clues.start_step})
-            stage.finish(run, metrics, f"classifier of step {trained.step}")
+            stage.finish(run, metrics, f"classifier of step {trained.step}", outputs=("model",))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tiny
 from cluemap.errors import DataError, Interrupted
 from cluemap.files import atomic, atomic_folder, read_json, write_json
 from cluemap.params import load_params
+from cluemap.stages.costing import cost
 from cluemap.stages.stage import identity_of, run_stage
 
 
@@ -79,6 +80,17 @@ def test_identity_holds_what_decides_a_training_and_nothing_else(tmp_path):
     found = identity_of(params, ("classifier", "clues"))
     assert {"seed", "compute.precision", "classifier.width", "clues.count"} <= set(found)
     assert not [key for key in found if key.startswith(("segmenter", "figures", "checkpoint", "compute.inference"))]
+
+
+def test_a_result_costs_what_its_stages_cost(tmp_path):
+    for stage, seconds, gpus in (("prepare", 30.0, 0), ("train_classifier", 1800.0, 4)):
+        write_json(tmp_path / stage / "run.json", {"seconds": seconds, "gpus": gpus})
+    folders = {stage: tmp_path / stage for stage in ("prepare", "train_classifier", "never_run")}
+    assert cost(folders) == {
+        "seconds": {"prepare": 30.0, "train_classifier": 1800.0},
+        "total_seconds": 1830.0,
+        "gpu_hours": 2.0,
+    }
 
 
 def test_atomic_file_leaves_the_old_one_when_writing_fails(tmp_path):

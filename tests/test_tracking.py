@@ -63,7 +63,9 @@ def test_a_run_is_all_that_was_said(root):
         {"uri": "data/demo"},
     )
     assert not journal_of(root).exists()
-    assert run.link.endswith("/runs?workflowType=machine_learning")
+    assert run.link.endswith("/runs?workflowType=machine_learning&viewStateShareKey=cluemap")
+    view = store.client.get_experiment_by_name(EXPERIMENT).tags["mlflow.sharedViewState.cluemap"]
+    assert "metrics.`loss/total`" in json.loads(view)["selectedColumns"]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +178,27 @@ def test_an_output_folder_names_its_run(root, monkeypatch):
     with opened(root) as run:
         run.result(root / "out", {"miou": 0.5})
     assert made_by(root / "out") == f"key:{run.ref.key}"
+
+
+def test_the_time_between_two_tries_costs_nothing(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    journal = Journal(tmp_path / "j.jsonl")
+    said = [("start", {"key": "k"}), ("points", {"step": 1, "values": {}}), ("status", {"status": "KILLED"})]
+    said += [("status", {"status": "RUNNING"}), ("tags", {"tags": {}}), ("sent", {"to": 0})]
+    for (kind, content), later in zip(said, (3, 5, 100, 400, 7, 50), strict=True):
+        now[0] += later
+        journal.write(kind, **content)
+    assert journal.history.worked == 1000 * (5 + 7)
+    journal.close()
+
+
+def test_a_run_card_says_what_the_run_cost(root):
+    with opened(root, tags={"gpus": 4}) as run:
+        time.sleep(0.2)
+        run.write_card(root / "out")
+    card = read_json(root / "out" / "run.json")
+    assert (0.2 <= card["seconds"] < 60, card["gpus"]) == (True, 4)
 
 
 def test_killed_before_its_first_checkpoint_a_run_goes_on_if_all_is_the_same(root):
@@ -357,14 +380,14 @@ def test_no_run_does_what_run_does_and_nothing(tmp_path):
     assert RunRef(**{"key": "k", "id": None}) == RunRef("k")
 
 
-def test_mlflow_is_imported_in_one_file_and_only_when_a_store_is_opened(tmp_path):
+def test_mlflow_is_imported_in_tracking_alone_and_only_when_a_store_is_opened(tmp_path):
     importers = set()
     for file in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             importers |= {file.name for name in names if name.split(".")[0] == "mlflow"}
-    assert importers == {"store.py"}
+    assert importers == {"store.py", "registry.py", "registered.py"}
     code = "import cluemap.tracking, sys; print('mlflow' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]

@@ -24,22 +24,39 @@ from cluemap.stages.stage import Stage
 from cluemap.training.metrics import Curve
 
 TITLES = {"weak": "segmenter from pseudo masks", "full": "segmenter from true masks"}
+NOT_DRAWN = ("clue usage/", "clue distance/", "system/cpu", "system/machine", "system/disk", "system/gpu_percent")
 NDVI_WINDOWS = 200  # windows of the validation fold whose greenness is drawn beneath the temporal weights
 
 
 def draw_training(stage: Stage, points: list[dict[str, float]], marks: dict[str, int] | None = None) -> None:
-    """The curves of a training, as they went to the run store."""
+    """The curves of a training, as they went to the run store, without those that are many (one a clue, say)."""
     if stage.ranks.first:
+        points = [{name: value for name, value in point.items() if not name.startswith(NOT_DRAWN)} for point in points]
         with atomic_folder(stage.folder / "figures") as folder:
             training_curves(points, folder / "training.png", marks, f"{stage.name}, {stage.params.dataset}")
+
+
+def day_curves(stage: Stage, windows: Windows) -> list[tuple[int, dict[str, float]]]:
+    """The temporal weights as points of curves over the year (make_cams): day of year, and each class's weight."""
+    names, relative = windows.card.legend.class_names, day_weights(stage.folder / "cams")
+    return [
+        (1 + BIN_DAYS // 2 + part * BIN_DAYS, {f"temporal weight/{name}": row[part] for name, row in known})
+        for part in range(relative.shape[1])
+        if (known := [(name, row) for name, row in zip(names, relative, strict=True) if not np.isnan(row[part])])
+    ]
+
+
+def day_weights(cams: Path) -> NDArray[np.float64]:
+    """k y: each class's mean relative weight in each part of the year, from the folder of CAMs; NaN = no date."""
+    weights = read_json(cams / WEIGHTS)
+    return in_parts(np.array(weights["sum"]), np.array(weights["count"]))
 
 
 def draw_cams(stage: Stage, windows: Windows) -> None:
     """Which dates matter for which crop (make_cams)."""
     if not stage.ranks.first:
         return
-    weights = read_json(stage.folder / "cams" / WEIGHTS)
-    relative = in_parts(np.array(weights["sum"]), np.array(weights["count"]))
+    relative = day_weights(stage.folder / "cams")
     legend = windows.card.legend
     ndvi = ndvi_course(_labelled_series(windows), legend) if "B08" in legend.bands else None
     with atomic_folder(stage.folder / "figures") as folder:

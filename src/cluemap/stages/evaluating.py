@@ -17,6 +17,7 @@ from cluemap.training.models import SEGMENTER, load_segmenter
 from cluemap.training.segmenting import confusion_on
 
 SEGMENTERS = {"weak": "train_segmenter", "full": "train_reference"}
+HEADLINE = "headline.json"  # the few numbers that `dvc metrics show` and `dvc exp show` have a column for
 
 
 def evaluate(stage: Stage, windows: Windows) -> tuple[dict[str, Any], dict[str, NDArray[np.int64]]]:
@@ -29,7 +30,24 @@ def evaluate(stage: Stage, windows: Windows) -> tuple[dict[str, Any], dict[str, 
     test = {kind: named(scores(counts), names) for kind, counts in confusions.items()}
     full = test["full"]["miou"]
     ratio = test["weak"]["miou"] / full if full else float("nan")
-    return {"test": test, "ratio": ratio, **_upstream(stage)}, confusions
+    found = {"test": test, **_upstream(stage)}
+    masks, validation = found["pseudo_masks"], found["validation"]
+    first = {
+        "test_miou": test["weak"]["miou"],
+        "test_accuracy": test["weak"]["overall_accuracy"],
+        "reference_miou": full,
+        "ratio": ratio,
+        "mask_miou": masks["miou"],
+        "mask_accuracy": masks["overall_accuracy"],
+        "mask_oracle_gap": masks["oracle"]["gap"],
+        "validation_miou": validation["weak"]["miou"],
+    }
+    return {**first, **found}, confusions
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, float]:
+    """The numbers that stand for the whole result, out of `evaluate`'s."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict)}
 
 
 def segmenter_of(stage: Stage, kind: str, windows: Windows) -> Segmenter:

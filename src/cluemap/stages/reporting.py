@@ -1,5 +1,6 @@
 """The report of a result: what `evaluate` found, with its pictures, params and lineage, on one page to mail."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,20 @@ def lineage(stage: Stage, upstream: tuple[str, ...]) -> dict[str, Any]:
     runs = {name: stage.run_of(name) or "not in the store" for name in upstream}
     tags: dict[str, Any] = dict(stage.tags(upstream))
     return {"runs": runs, **dict(sorted(tags.items()))}
+
+
+def name_of_row() -> dict[str, str]:
+    """The name that a DVC experiment was given, or found, as the name of its row; else rows keep the stage's name."""
+    name = os.environ.get("DVC_EXP_NAME")
+    return {"mlflow.runName": name} if name else {}
+
+
+def story(stage: Stage, metrics: dict[str, Any], upstream: tuple[str, ...]) -> str:
+    """Markdown for the run's page: the result in a sentence, and links to the runs that it was made of."""
+    runs = {name: stage.run_of(name) for name in upstream}
+    links = [f"- {name}: [{run}](#/runs/{run})" for name, run in runs.items() if run and not run.startswith("key:")]
+    first = f"Test mIoU {_share(metrics['test_miou'])}, {_share(metrics['ratio'])} of full supervision."
+    return "\n".join([first, "", "Made of", *links, "", "Traced by `python src/lineage.py <run id>`."])
 
 
 def _headline(metrics: dict[str, Any]) -> list[dict[str, str]]:

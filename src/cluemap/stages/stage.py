@@ -15,8 +15,10 @@ from cluemap.data.windows import Windows
 from cluemap.errors import CluemapError, Interrupted, NotFinite
 from cluemap.params import NetworkParams, Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
+from cluemap.stages.costing import cost
 from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
-from cluemap.tracking.provenance import provenance
+from cluemap.tracking.lineage import PATCH
+from cluemap.tracking.provenance import changes, command, hashes_of, path_hash, provenance
 from cluemap.training import checkpoint, distributed
 from cluemap.training.distributed import Ranks
 from cluemap.training.loop import Data, Settings, Task, Trained, Trainer
@@ -70,7 +72,16 @@ class Stage:
             resume=resume,
             rank=self.ranks.rank,
         ) as run:
+            self._keep_changes(run)
             yield run
+
+    def _keep_changes(self, run: Run | NoRun) -> None:
+        """Keep what the code differs from its commit in: without it a run of a dirty tree cannot be had again."""
+        patch = changes()
+        if self.ranks.first and patch:
+            file = self.state / Path(PATCH).name
+            file.write_text(patch, encoding="utf-8")
+            run.artifact(file, str(Path(PATCH).parent))
 
     @contextmanager
     def training(
@@ -116,7 +127,9 @@ class Stage:
     ) -> Iterator[tuple[Run | NoRun, Trained]]:
         params = self.params
         with self.run(upstream, resume=resume) as run:
-            run.dataset(params.dataset, data.windows.card.digest, self.prepared)
+            self.used(run, "prepare", "windows", data.windows.card.digest, "training")
+            if data.masks is not None and "make_masks" in upstream:
+                self.used(run, "make_masks", "masks", identity["masks"], "labels")
             settings = Settings(
                 course, params.compute, params.checkpoint, params.seed, identity, {"run": asdict(run.ref)}
             )
@@ -129,16 +142,42 @@ class Stage:
             yield run, trained
 
     def tags(self, upstream: tuple[str, ...]) -> dict[str, str]:
-        """Commit, machine, versions, and DVC's hashes of the inputs."""
-        return provenance(self.params.dataset, self.name, [self.params.raw, *map(self.folder_of, upstream)])
+        """Commit, machine, versions, processes, the command, and DVC's hashes of the inputs."""
+        inputs = [self.params.raw, *map(self.folder_of, upstream)]
+        gpus = self.ranks.world if self.ranks.device.type == "cuda" else 0
+        how = {"command": command(), "processes": str(self.ranks.world), "gpus": str(gpus)}
+        return {**provenance(self.params.dataset, self.name, inputs), **how}
 
-    def finish(self, run: Run | NoRun, metrics: dict[str, Any], made: str) -> None:
-        """Write metrics.json and run.json, log them and the figures, and say what was made and where."""
+    def used(self, run: Run | NoRun, stage: str, output: str, digest: str, context: str) -> None:
+        """Say that the run uses a stage's output: under DVC's hash of it, or `digest` where DVC has none."""
+        folder = self.folder_of(stage) / output
+        held = hashes_of([folder]).get(str(_shown(folder)), digest)
+        run.dataset(f"{self.params.dataset} {output}", held, folder, context=context)
+
+    def used_raw(self, run: Run | NoRun) -> None:
+        """Say that the run reads the raw data: under DVC's hash of the folder that holds it."""
+        held = next(iter(hashes_of([self.params.raw]).values()), "not in DVC")
+        run.dataset(f"{self.params.dataset} raw", held, self.params.raw, context="raw")
+
+    def finish(
+        self,
+        run: Run | NoRun,
+        metrics: dict[str, Any],
+        made: str,
+        outputs: tuple[str, ...] = (),
+        upstream: tuple[str, ...] = (),
+    ) -> None:
+        """Write metrics.json and run.json, log them, the figures, the hashes of `outputs` and the cost (of the stages
+        `upstream` too), and say what was made and where.
+        """  # fmt: skip
         if not self.ranks.first:
             return
+        run.tags({f"output.{_shown(self.folder / name)}": path_hash(self.folder / name) for name in outputs})
         run.result(self.folder, metrics)
-        if (self.folder / "figures").exists():
-            run.artifact(self.folder / "figures", "figures")
+        run.summary({"cost": cost({stage: self.folder_of(stage) for stage in (*upstream, self.name)})})
+        for stage in (*upstream, self.name):
+            if (self.folder_of(stage) / "figures").exists():
+                run.artifact(self.folder_of(stage) / "figures", "figures" if stage == self.name else f"figures/{stage}")
         print(f"{self.name}: {made} -> {_shown(self.folder)}")
 
 

@@ -25,4 +25,5 @@ def train_segmenter(stage: Stage, masks: NDArray, digest: str, upstream: tuple[s
                 checkpoint.save(folder / SEGMENTER, trained, about("segmenter", windows, params))
             draw_training(stage, run.points())
             metrics = {"validation": scores, "step": trained.step}
-            stage.finish(run, metrics, f"segmenter of step {trained.step}, validation mIoU {scores['miou']:.3f}")
+            made = f"segmenter of step {trained.step}, validation mIoU {scores['miou']:.3f}"
+            stage.finish(run, metrics, made, outputs=("model",))

@@ -31,6 +31,8 @@ class History:
     step: int = 0
     status: str | None = None
     reopened: int = 0
+    worked: int = 0  # ms between the records of each try, the time between two tries left out
+    until: int = 0  # ms since 1970: the last record that counts
     last: dict[str, tuple[int, float]] = field(default_factory=dict)  # metric -> its last step and value
     seen: dict[str, int] = field(default_factory=dict)  # metric -> last step that the store had before this journal
 
@@ -47,6 +49,8 @@ class History:
         kind = record["kind"]
         if kind not in MARKS:
             self.said = end
+            self.worked += 0 if kind in ("start", "status") else max(0, record["time"] - self.until)
+            self.until = record["time"]
         if kind == "start":
             self.start = record
         elif kind == "points":

@@ -67,8 +67,8 @@ def _begin(journal: Journal, start: dict[str, Any], upstream: Mapping[str, str |
     if _goes_on(journal, start, resume):
         error = {"error": ""} if history.status == "FAILED" else {}
         again = {"interrupted": "false", "resumed": str(history.reopened + 1), **error}
-        journal.write("tags", tags={**start["tags"], **again})
         journal.write("status", status="RUNNING")
+        journal.write("tags", tags={**start["tags"], **again})
     else:
         journal = _emptied(journal)
         key = resume.key if resume and resume.key else uuid.uuid4().hex

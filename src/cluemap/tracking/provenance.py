@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,18 @@ def machine() -> dict[str, str]:
     return tags
 
 
+def changes(root: Path | None = None) -> str:
+    """What tracked files differ from the commit, as a patch for `git apply`; dvc.lock, which DVC writes, left out."""
+    found = _git(root or paths.ROOT, "diff", "--binary", "HEAD", "--", ".", ":(exclude)dvc.lock")
+    return f"{found}\n" if found else ""
+
+
+def command() -> str:
+    """This stage script's command as it is typed at the project's root, without the machine's own paths."""
+    words = [os.path.relpath(word, paths.ROOT) if _inside(word) else word for word in sys.argv[1:]]
+    return shlex.join(["python", f"src/{Path(sys.argv[0]).name}", *words])
+
+
 def recorded_hashes(root: Path | None = None) -> dict[str, str]:
     """Path (from the root) -> DVC's hash, of every output in dvc.lock and every `*.dvc` file at the root.
 
@@ -120,6 +134,10 @@ def holder(path: Path | str, root: Path | None = None) -> str | None:
     names = [path.relative_to(root), *path.relative_to(root).parents]
     recorded = recorded_hashes(root)
     return next((name.as_posix() for name in names if name.as_posix() in recorded), None)
+
+
+def _inside(word: str) -> bool:
+    return os.path.exists(word) and Path(word).absolute().is_relative_to(paths.ROOT)
 
 
 def _code_digest(folder: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,6 +68,12 @@ class Run:
         except TrackingError:
             return None
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has worked, the time between an interruption and the next try left out."""
+        history = self._journal.history
+        return (history.worked + max(0, int(time.time() * 1000) - history.until)) / 1000
+
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to each curve; a step that a curve already has is left as it is (a resumed run repeats some)."""
         last = self._journal.history.last
@@ -125,15 +132,15 @@ class Run:
         self.write_card(folder)
 
     def write_card(self, folder: Path | str) -> None:
-        """Write `run.json`: which run made this folder, and from which runs' outputs."""
+        """Write `run.json`: which run made this folder, from which runs' outputs, and what it cost."""
         history = self._journal.history
         start = history.start or {}
         started = datetime.fromtimestamp(start["time"] / 1000, UTC).isoformat(timespec="seconds")
         card = {"run_id": self.id, "key": history.key, "experiment": start["experiment"], "stage": start["name"]}
         store = places.without_credentials(places.store_uri())
-        write_json(
-            Path(folder) / "run.json", {**card, "tracking_uri": store, "started": started, "upstream": self._upstream}
-        )
+        cost = {"seconds": round(self.seconds, 1), "gpus": int(start["tags"].get("gpus", 0))}
+        about = {"tracking_uri": store, "started": started, **cost, "upstream": self._upstream}
+        write_json(Path(folder) / "run.json", {**card, **about})
         self._write("card", path=name_of(Path(folder) / "run.json"))
 
     def points(self) -> list[dict[str, float]]:
@@ -178,6 +185,7 @@ class NoRun:
     id = None
     ref = RunRef("")
     link = None
+    seconds = 0.0
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
     def summary(self, values: Mapping[str, Any]) -> None: ...

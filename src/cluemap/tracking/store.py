@@ -30,7 +30,7 @@ from sqlalchemy.engine import Engine  # noqa: E402
 
 from cluemap.errors import TrackingError  # noqa: E402
 from cluemap.files import atomic  # noqa: E402
-from cluemap.tracking import places  # noqa: E402
+from cluemap.tracking import places, views  # noqa: E402
 from cluemap.tracking.answers import Refused, RunGone, explained  # noqa: E402
 
 mlflow.store.db.utils.MAX_RETRY_COUNT = 2  # MLflow's own 10 take 100 s, for instance for a wrong password
@@ -97,7 +97,17 @@ class Store:
             with explained(self.name):
                 self.client.restore_experiment(found.experiment_id)
                 self._experiments[name] = self.client.get_experiment(found.experiment_id)
+        self._show_columns(name)
         return found.experiment_id
+
+    def _show_columns(self, name: str) -> None:
+        """Give the experiment its view, where it has none or an older version's."""
+        found, wanted = self._experiments[name], views.tags_of(name)
+        if any(found.tags.get(key) != value for key, value in wanted.items()):
+            with explained(self.name):
+                for key, value in wanted.items():
+                    self.client.set_experiment_tag(found.experiment_id, key, value)
+                self._experiments[name] = self.client.get_experiment(found.experiment_id)
 
     def _create_experiment(self, name: str) -> Any:
         try:
@@ -217,10 +227,15 @@ class Store:
         nested = [self.files(run_id, entry.path) if entry.is_dir else [entry.path] for entry in found]
         return [path for group in nested for path in group]
 
+    def fetch(self, run_id: str, path: str, folder: Path) -> Path:
+        """Copy one of a run's artifacts into a folder."""
+        with explained(self.name):
+            return Path(self.client.download_artifacts(run_id, path, str(folder)))
+
     def link(self, experiment: str) -> str:
         """Where the UI shows an experiment's table of runs (the UI itself opens in another view)."""
         server = self.name.rstrip("/") if self._server else "http://127.0.0.1:5000"
-        return f"{server}/#/experiments/{self.experiment(experiment)}/runs?workflowType=machine_learning"
+        return views.link(server, self.experiment(experiment))
 
 
 def _record(run: Any, experiment: str) -> RunRecord:

@@ -79,18 +79,23 @@ class ClassifierTask:
         )
 
     def points(self) -> dict[str, float]:
-        """Clue statistics: nearness of positive to negative clues, drift from the start, how evenly clues are used."""
+        """Clue statistics of the last step: how far positive clues are from negative ones (1 - cosine, per class),
+        drift from the start, which share of a class's positions each clue takes, and how evenly they are shared.
+        """
         if self._used is None:
             return {}
-        positive, negative = self.clues
-        nearness = torch.einsum("kmd,kld->kml", positive, negative).mean()
+        names = self.windows.card.legend.class_names
+        near = torch.einsum("kmd,kld->kml", *self.clues).mean(dim=(1, 2))  # k
         drift = 1 - (torch.cat(self.clues) * torch.cat(self._start)).sum(dim=-1).mean()
-        return {
-            "clues/positive_to_negative_cosine": nearness.item(),
-            "clues/drift": drift.item(),
-            "clues/positive_evenness": evenness(self._used[0], self.params.clues.count),
-            "clues/negative_evenness": evenness(self._used[1], self.params.clues.count),
-        }
+        found = {"clues/positive_to_negative_cosine": near.mean().item(), "clues/drift": drift.item()}
+        found |= {f"clue distance/{name}": 1 - value for name, value in zip(names, near.tolist(), strict=True)}
+        for sign, used in zip(Clues._fields, self._used, strict=True):
+            taken = self.ranks.total(positions_taken(used, self.params.clues.count))
+            found[f"clues/{sign}_evenness"] = evenness(taken)
+            shares = (taken / taken.sum(dim=1, keepdim=True).clamp_min(1.0)).tolist()
+            for name, row in zip(names, shares, strict=True):
+                found |= {f"clue usage/{sign} {name} {clue}": share for clue, share in enumerate(row, start=1)}
+        return found
 
     def state(self) -> dict[str, Tensor]:
         return {"clues/positive": self.clues.positive, "clues/negative": self.clues.negative}
@@ -157,11 +162,14 @@ def auxiliary_loss(out: Classified, labels: Tensor, total: Callable[[Tensor], Te
     return sum(classification_loss(part, labels, total) for part in logits) / 2  # type: ignore[return-value]
 
 
-def evenness(used: Used, count: int) -> float:
-    """Entropy of the clues' shares of positions, 1 = all alike, 0 = one clue takes all; mean over classes."""
-    mine = F.one_hot(used.assigned, count) * used.mask[..., None]
-    taken = mine.sum(dim=(0, 1)).double()
-    taken = taken[taken.sum(dim=1) > 0]
+def positions_taken(used: Used, count: int) -> Tensor:
+    """-> k m: how many positions each clue was given."""
+    return (F.one_hot(used.assigned, count) * used.mask[..., None]).sum(dim=(0, 1)).double()
+
+
+def evenness(taken: Tensor) -> float:
+    """k m positions -> entropy of the clues' shares, 1 = all alike, 0 = one clue takes all; mean over used classes."""
+    taken, count = taken[taken.sum(dim=1) > 0], taken.shape[1]
     if count == 1 or not len(taken):
         return 1.0
     shares = taken / taken.sum(dim=1, keepdim=True)

@@ -26,6 +26,7 @@ from cluemap.errors import Interrupted, NotFinite, TrainingError
 from cluemap.params import CheckpointParams, ComputeParams, NetworkParams
 from cluemap.training import checkpoint
 from cluemap.training.distributed import Ranks
+from cluemap.training.system import system
 
 LOG_EVERY = 10  # steps between two points of a curve
 LOOK_EVERY_ON_GPU = 10  # steps between two looks at the loss: each look waits for the GPU
@@ -185,7 +186,7 @@ class Trainer:
                 rate = course.batch * timed / (time.monotonic() - since)
                 named = {f"loss/{name}": value for name, value in shown.items()}
                 rates = {"learning_rate": learning_rate(step, course), "windows_per_second": rate}
-                self.log.log(done, {**named, **rates, **self.task.points(), **memory(self.ranks.device)})
+                self.log.log(done, {**named, **rates, **self.task.points(), **system(self.ranks.device)})
             if validate:
                 self._validate(done)
             if saving or stopping:
@@ -334,14 +335,3 @@ def autocast(compute: ComputeParams, device: torch.device) -> torch.autocast:
 def seed_draws(seed: int, step: int, rank: int) -> None:
     """Make every random draw of this step and rank a function of the three numbers."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
-
-
-def memory(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process (of its GPU, if it uses one), GiB."""
-    if device.type == "cuda":
-        return {"system/gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
-    import resource
-    import sys
-
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return {"system/memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
