@@ -28,7 +28,8 @@ Look at
   out/{dataset}/evaluate/figures/        validation windows, a whole patch, confusions, scores per class
   out/{dataset}/evaluate/report.html     everything on one page
   mlflow ui                              then open {links(dataset)}
-  dvc metrics show                       all numbers; `dvc metrics diff` after a change
+  dvc metrics show                       the headline; `dvc metrics diff` after a change, `dvc exp show --only-changed`
+  python src/lineage.py out/{dataset}/evaluate    what made these numbers
 Both commands lie in .venv/bin.""")
 
 

@@ -1,5 +1,6 @@
 """dvc.yaml as DVC sees it: every stage for every data set, and exactly the stages a change concerns."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parents[1]
 STAGES = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+ALL = (*STAGES, "register")
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -27,7 +29,7 @@ def project(tmp_path_factory):
         shutil.copy(PROJECT / name, root / name)
     (root / "src").mkdir()
     shutil.copytree(PROJECT / "src" / "cluemap", root / "src" / "cluemap", ignore=shutil.ignore_patterns("__pycache__"))
-    for stage in STAGES:
+    for stage in ALL:
         (root / "src" / f"{stage}.py").write_text(STAND_IN.format(stage=stage))
     (root / "data" / "demo").mkdir(parents=True)
     (root / "data" / "demo" / "file").write_text("raw")
@@ -41,11 +43,16 @@ def project(tmp_path_factory):
 STAND_IN = """
 import pathlib, re, sys
 name, dataset = "{stage}", sys.argv[2]
+if name == "register":
+    print("The outputs of demo came from ...")
 text = pathlib.Path("dvc.yaml").read_text().replace("${{key}}", dataset)
 for path in re.findall(rf"- (out/{{dataset}}/{{name}}/[\\w./]+)", text):
     out = pathlib.Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix in (".json", ".html"):
+    if out.name == "headline.json":
+        threshold = re.search(r"threshold: ([\d.]+)", pathlib.Path("params.yaml").read_text())[1]
+        out.write_text(f'{{{{"test_miou": {{threshold}}, "ratio": 0.9}}}}')
+    elif out.suffix in (".json", ".html"):
         out.write_text("{{}}")
     else:
         out.mkdir(exist_ok=True)
@@ -55,26 +62,46 @@ for path in re.findall(rf"- (out/{{dataset}}/{{name}}/[\\w./]+)", text):
 
 @pytest.mark.slow
 def test_repro_runs_all_then_nothing_then_what_changed(project):
-    first = dvc(project, "repro")
-    assert all(f"Running stage '{stage}@demo'" in first for stage in STAGES)
-    assert "Running" not in dvc(project, "repro")
-    dry = dvc(project, "repro", "--dry")
-    assert "Running" not in dry
+    assert ran(dvc(project, "repro")) == set(ALL)
+    lock = (project / "dvc.lock").read_text()
+    again = dvc(project, "repro")
+    assert ran(again) == {"register"}  # says at every repro which runs the outputs came from, and nothing else runs
+    assert "The outputs of demo came from" in again
+    assert (project / "dvc.lock").read_text() == lock
     yaml = YAML()
     tree = yaml.load((project / "params.yaml").read_text())
     tree["masks"]["threshold"] = 0.4
     yaml.dump(tree, project / "params.yaml")
-    again = dvc(project, "repro", "--dry")
-    assert "make_masks@demo" in again
-    for stage in ("prepare", "train_classifier", "make_cams", "train_reference"):
-        assert f"Running stage '{stage}@demo'" not in again
+    again = ran(dvc(project, "repro", "--dry"))
+    assert "make_masks" in again
+    assert not again & {"prepare", "train_classifier", "make_cams", "train_reference"}
+
+
+@pytest.mark.slow
+def test_experiments_stand_in_a_table_that_can_be_read(project):
+    if not (project / "dvc.lock").exists():
+        dvc(project, "repro")
+    (project / ".gitignore").write_text("/out\n/data\n__pycache__\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "add", "-A"], cwd=project, check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], cwd=project, check=True)
+    dvc(project, "exp", "run", "-S", "masks.threshold=0.5", "-n", "half")
+    table = dvc(project, "exp", "show", "--csv", "--only-changed").splitlines()
+    assert table[0] == "Experiment,rev,typ,Created,parent,State,Executor,test_miou,masks.threshold"
+    assert any(line.startswith("half,") and line.endswith(",0.5,0.5") for line in table), table
+    assert "demo-segmenter" in (project / "dvc.yaml").read_text()
+
+
+def ran(said: str) -> set[str]:
+    """The stages that DVC says it runs."""
+    return set(re.findall(r"Running stage '(\w+)@demo'", said))
 
 
 def test_every_output_is_named_after_its_stage():
     tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
-    assert tuple(tree["stages"]) == STAGES
+    assert tuple(tree["stages"]) == ALL
     for name, stage in tree["stages"].items():
-        body = stage["do"]
+        body = {"outs": [], "metrics": [], **stage["do"]}
         assert body["cmd"] == f"python src/{name}.py --dataset ${{key}}"
         assert f"src/{name}.py" in body["deps"]
         for out in [*body["outs"], *body["metrics"], *body.get("plots", [])]:
@@ -88,3 +115,10 @@ def test_only_the_weak_segmenter_depends_on_the_pseudo_masks():
     tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
     assert "out/${key}/make_masks/masks" in tree["stages"]["train_segmenter"]["do"]["deps"]
     assert "out/${key}/make_masks/masks" not in tree["stages"]["train_reference"]["do"]["deps"]
+
+
+def test_the_models_have_names():
+    tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
+    outs = {out for stage in tree["stages"].values() for out in stage["do"].get("outs", [])}
+    models = {artifact["path"] for artifact in tree["artifacts"].values() if artifact["type"] == "model"}
+    assert models == {out.replace("${key}", "demo") for out in outs if out.endswith("/model")}

@@ -13,7 +13,7 @@ FLOORS = {  # a module imports from its own floor and those below
     "data": 1, "model": 2, "training": 3, "mapping": 4, "figures": 4, "tracking": 4, "stages": 5, "experiments": 6,
 }  # fmt: skip
 DOORS = {
-    "mlflow": {"src/cluemap/tracking/store.py"},
+    "mlflow": {f"src/cluemap/tracking/{name}.py" for name in ("store", "registry", "registered")},
     "optuna": {"src/cluemap/experiments/study.py"},
     "dvc": set(),
 }

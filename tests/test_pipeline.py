@@ -8,32 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from builders import write_pastis
+from tiny import FAST, STAGES, pipeline
 
-STAGES = ("train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
-FAST = {
-    "classifier": {"steps": 16, "validate_every": 16},
-    "segmenter": {"steps": 16, "validate_every": 16},
-    "clues": {"start_step": 6},
-    "checkpoint": {"minutes": 5.0},
-    "cams": {"compare": ["fused", "refined", "spatial", "temporal"]},
-}
+__all__ = ["pipeline"]  # a fixture
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
 
 def metrics(root: Path, stage: str, dataset: str = "tiny") -> dict:
     return json.loads((root / "out" / dataset / stage / "metrics.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    """The whole pipeline on a tiny published PASTIS, raw data first."""
-    root = tmp_path_factory.mktemp("pipeline")
-    write_pastis(root / "data" / "tiny", patches=5, size=28, dates=7)
-    tiny.write_params(root / "params.yaml", {**FAST, "windows": {"size": 14, "stride": 14}})
-    for stage in ("prepare", *STAGES):
-        tiny.run(stage, root)
-    return root
 
 
 @pytest.mark.slow

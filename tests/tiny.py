@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from builders import write_prepared
+import pytest
+from builders import write_pastis, write_prepared
 from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parents[1]
 BLOCKS = (
     *("windows", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
-    *("cams", "masks", "segmenter", "compute", "checkpoint", "figures"),
+    *("cams", "masks", "segmenter", "compute", "checkpoint", "figures", "registry"),
 )
 SIZES = {"width": 11, "temporal_depth": 2, "spatial_depth": 1, "heads": 2, "head_width": 3, "feed_forward": 2}
 OVERRIDES: dict[str, dict[str, Any]] = {
@@ -25,6 +26,27 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "compute": {"inference_batch": 5},
     "figures": {"windows": 2},
 }
+STAGES = ("train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+FAST: dict[str, dict[str, Any]] = {
+    "classifier": {"steps": 16, "validate_every": 16},
+    "segmenter": {"steps": 16, "validate_every": 16},
+    "clues": {"start_step": 6},
+    "checkpoint": {"minutes": 5.0},
+    "cams": {"compare": ["fused", "refined", "spatial", "temporal"]},
+}
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole pipeline on a tiny published PASTIS, raw data first; one for all files of tests, so work on copies."""
+    root = tmp_path_factory.getbasetemp() / "pipeline"
+    if (root / "out" / "tiny" / "evaluate" / "metrics.json").exists():
+        return root
+    write_pastis(root / "data" / "tiny", patches=5, size=28, dates=7)
+    write_params(root / "params.yaml", {**FAST, "windows": {"size": 14, "stride": 14}})
+    for stage in ("prepare", *STAGES):
+        run(stage, root)
+    return root
 
 
 def write_params(file: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, **top: Any) -> Path:

@@ -159,6 +159,11 @@ class FigureParams(Block):
     windows: int = Field(ge=0)
 
 
+class RegistryParams(Block):
+    metric: Literal["miou", "accuracy"]
+    minimal_gain: float = Field(ge=0.0)
+
+
 class Method(Block):
     """The blocks that a data set may override."""
 
@@ -174,6 +179,7 @@ class Method(Block):
     compute: ComputeParams
     checkpoint: CheckpointParams
     figures: FigureParams
+    registry: RegistryParams
 
 
 class Params(Method):

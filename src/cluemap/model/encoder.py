@@ -41,12 +41,12 @@ class TemporalEncoder(nn.Module):
         """images b t c h w, day b t, valid b t -> b n k d, the class tokens."""
         tokens, seen = self._tokens(images, day, valid)
         out = self.transformer(tokens, seen)[:, : len(self.class_tokens)]
-        return rearrange(out, "(b n) k d -> b n k d", b=len(images))
+        return rearrange(out, "(b n) k d -> b n k d", b=images.shape[0])
 
     def watched(self, images: Tensor, day: Tensor, valid: Tensor) -> Watched:
         """images b t c h w, day b t, valid b t -> class tokens, date tokens and the attention between them."""
         tokens, seen = self._tokens(images, day, valid)
-        first, b = len(self.class_tokens), len(images)
+        first, b = len(self.class_tokens), images.shape[0]
         out, attention = self.transformer.watched(tokens, seen, first)
         return Watched(
             dense=rearrange(out[:, :first], "(b n) k d -> b n k d", b=b),
@@ -59,10 +59,10 @@ class TemporalEncoder(nn.Module):
         patches = rearrange(images, "b t c (i p) (j q) -> b (i j) t (p q c)", p=p, q=p)
         dates = rearrange(self.dates(day) + self.date_bias, "b t d -> b 1 t d")
         tokens = rearrange(self.embed(patches) + dates, "b n t d -> (b n) t d")
-        classes = repeat(self.class_tokens, "k d -> s k d", s=len(tokens)).to(tokens.dtype)
+        classes = repeat(self.class_tokens, "k d -> s k d", s=tokens.shape[0]).to(tokens.dtype)
         seen = None
         if self.mask_padding:
-            always = valid.new_ones(len(valid), len(self.class_tokens))
+            always = valid.new_ones(valid.shape[0], len(self.class_tokens))
             seen = repeat(torch.cat([always, valid], dim=1), "b l -> (b n) l", n=patches.shape[1])
         return torch.cat([classes, tokens], dim=1), seen
 

@@ -86,13 +86,15 @@ def check_reachable(uri: str, seconds: float = 3.0) -> None:
 
 
 @contextmanager
-def first_use(seconds: float = 120.0) -> Iterator[None]:
+def first_use(seconds: float = 120.0, lock: str = "mlflow.db.lock") -> Iterator[None]:
     """One process of this machine at a time: several that create the same database or experiment break it.
+
+    Another `lock`, a file's name at the root, keeps another thing to one process.
 
     Raises:
         TrackingError: another process holds the lock for too long.
     """
-    path = main_root() / "mlflow.db.lock"
+    path = main_root() / lock
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as handle:
         end = time.monotonic() + seconds

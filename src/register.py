@@ -1,0 +1,79 @@
+"""Say which runs the outputs came from, and put the segmenter into the model registry if it is new there.
+
+DVC runs this at every `dvc repro`, also when nothing else was to be done or all came out of its cache.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from cluemap.errors import CluemapError, TrackingError
+from cluemap.files import read_json, write_json
+from cluemap.params import load_params
+from cluemap.paths import OUT, ROOT, STAGES, stage_folder, state_folder
+from cluemap.tracking import places
+from cluemap.tracking.provenance import path_hash
+
+DONE = "registered.json"  # in the state folder: spares a repeated call the question to the store
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, help="a data set of params.yaml, e.g. demo")
+    parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="another params file")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of all outputs (default: out)")
+    parser.add_argument("--promote", type=int, metavar="VERSION", help="make this version the champion by hand")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        if given.promote is not None:
+            from cluemap.stages.registering import promote
+
+            print(promote(given.dataset, given.promote))
+        else:
+            print("\n".join(came_from(given.dataset, given.out)))
+            print(registered(given.dataset, given.params, given.out))
+    except TrackingError as error:  # a store that is down stops no pipeline
+        print(f"register: warning: not done: {error}. The next `dvc repro` tries again", file=sys.stderr)
+        return 2 if given.promote is not None else 0
+    except CluemapError as error:
+        print(f"register: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def came_from(dataset: str, out: Path) -> list[str]:
+    """Which run made each stage's outputs as they lie there now, and when."""
+    lines = [f"The outputs of {dataset} were made by these runs (`python src/lineage.py <run>` traces one):"]
+    for stage in STAGES:
+        file = stage_folder(dataset, stage, out) / "run.json"
+        if file.exists():
+            card = read_json(file)
+            run = card["run_id"] or f"key:{card['key']}, not in the store when it ended"
+            lines.append(f"  {stage:17} {card['started'][:16].replace('T', ' ')} UTC  {run}")
+    return lines
+
+
+def registered(dataset: str, params_file: Path, out: Path) -> str:
+    """Register the segmenter, or say what an earlier call did with it."""
+    done = state_folder(dataset, "register", out) / DONE
+    here = {
+        "model": path_hash(stage_folder(dataset, "train_segmenter", out) / "model"),
+        "store": places.without_credentials(places.store_uri()),
+    }
+    if done.exists() and read_json(done)["of"] == here:
+        return read_json(done)["said"]
+    from cluemap.stages.registering import (
+        model_name,
+        register,
+    )  # torch and mlflow: seconds, spared where nothing is new
+
+    version, said = register(load_params(dataset, params_file), out)
+    again = f"The segmenter is version {version} of {model_name(dataset)}"
+    write_json(done, {"of": here, "said": again})
+    return f"The segmenter is {said}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
