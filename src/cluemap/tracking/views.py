@@ -8,7 +8,7 @@ import json
 KEY = "cluemap"  # of the view, in the address of the page
 METRICS = {
     "results": ("test_miou", "ratio", "reference_miou", "mask_miou", "mask_oracle_gap", "validation_miou",
-                "test_accuracy", "cost/total_seconds", "cost/gpu_hours"),
+                "test_accuracy", "cost/total_seconds"),
     "training": ("validation/miou", "validation/clue_cam_miou", "validation/mean_average_precision", "train/miou",
                  "loss/total", "windows_per_second", "cost/total_seconds"),
     "tuning": (),
