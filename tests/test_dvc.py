@@ -50,8 +50,8 @@ for path in re.findall(rf"- (out/{{dataset}}/{{name}}/[\\w./]+)", text):
     out = pathlib.Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.name == "headline.json":
-        threshold = re.search(r"threshold: ([\d.]+)", pathlib.Path("params.yaml").read_text())[1]
-        out.write_text(f'{{{{"test_miou": {{threshold}}, "ratio": 0.9}}}}')
+        read = len(pathlib.Path("params.yaml").read_text())
+        out.write_text(f'{{{{"test_miou": {{read}}, "ratio": 0.9}}}}')
     elif out.suffix in (".json", ".html"):
         out.write_text("{{}}")
     else:
@@ -85,11 +85,10 @@ def test_experiments_stand_in_a_table_that_can_be_read(project):
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
     subprocess.run([*git, "add", "-A"], cwd=project, check=True)
     subprocess.run([*git, "commit", "-q", "-m", "one"], cwd=project, check=True)
-    dvc(project, "exp", "run", "-S", "masks.threshold=0.5", "-n", "half")
+    dvc(project, "exp", "run", "-S", "cams.blend=0.75", "-n", "half")
     table = dvc(project, "exp", "show", "--csv", "--only-changed").splitlines()
-    assert table[0] == "Experiment,rev,typ,Created,parent,State,Executor,test_miou,masks.threshold"
-    assert any(line.startswith("half,") and line.endswith(",0.5,0.5") for line in table), table
-    assert "demo-segmenter" in (project / "dvc.yaml").read_text()
+    assert table[0].endswith("Created,test_miou,cams.blend"), table
+    assert any(line.startswith("half,") and line.endswith(",0.75") for line in table), table
 
 
 def ran(said: str) -> set[str]:

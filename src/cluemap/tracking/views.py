@@ -11,7 +11,7 @@ METRICS = {
                 "test_accuracy", "cost/total_seconds"),
     "training": ("validation/miou", "validation/clue_cam_miou", "validation/mean_average_precision", "train/miou",
                  "loss/total", "windows_per_second", "cost/total_seconds"),
-    "tuning": (),
+    "tuning": ("score", "gpu_hours"),
 }  # fmt: skip
 PARAMS = ("seed", "cams.source", "masks.threshold", "clues.count", "temporal_weighting.sharpness")
 
