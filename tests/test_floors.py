@@ -9,7 +9,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "src" / "cluemap"
 FLOORS = {  # a module imports from its own floor and those below
-    "errors": 0, "files": 0, "paths": 0, "params": 0, "__init__": 0,
+    "errors": 0, "files": 0, "memory": 0, "paths": 0, "params": 0, "__init__": 0,
     "data": 1, "model": 2, "training": 3, "mapping": 4, "figures": 4, "tracking": 4, "stages": 5, "experiments": 6,
 }  # fmt: skip
 DOORS = {

@@ -38,7 +38,8 @@ def affinity(features: Tensor, dilation: int, temperature: float) -> Tensor:
     """b d h w -> b j h w: how much each position listens to its 8 neighbours j; sums to 1 over j (eq. 12)."""
     near = neighbours(features, dilation)  # b d j h w
     alike = F.cosine_similarity(near, features[:, :, None], dim=1)  # b j h w
-    spread = near.std(dim=2).mean(dim=1, keepdim=True)  # b 1 h w: a busy area listens more evenly
+    apart = torch.linalg.vector_norm(near - near.mean(dim=2, keepdim=True), dim=2)  # b d h w; .std() is far slower
+    spread = apart.mean(dim=1, keepdim=True) * (len(SHIFTS) - 1) ** -0.5  # b 1 h w: a busy area listens more evenly
     return (alike / (spread + 1e-8) / temperature).softmax(dim=1)
 
 

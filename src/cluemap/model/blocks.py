@@ -5,6 +5,15 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cluemap.model import tiles
+
+WEIGHTS = (  # of a block, in the order of tiles.Weights
+    "attention_norm.weight", "attention_norm.bias",
+    "attention.to_query_key_value.weight", "attention.to_out.weight", "attention.to_out.bias",
+    "feed_forward.0.weight", "feed_forward.0.bias", "feed_forward.1.weight", "feed_forward.1.bias",
+    "feed_forward.4.weight", "feed_forward.4.bias",
+)  # fmt: skip
+
 
 class Attention(nn.Module):
     """Multi-head self-attention: queries, keys and values without bias, output with bias."""
@@ -51,7 +60,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, head_width: int, feed_forward: int, dropout: float, residual: str):
         super().__init__()
-        self.residual = residual
+        self.residual, self.dropout = residual, dropout
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads, head_width, dropout)
         self.feed_forward = nn.Sequential(
@@ -64,16 +73,21 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
-        """s l d -> s l d."""
-        normed = self.attention_norm(x)
-        return self._add(x, normed, self.attention.mix(*self.attention.heads_of(normed), seen))
+        """s l d, seen s l bool or None (all) -> s l d."""
+        return self.watched(x, seen, 0)[0]
 
     def watched(self, x: Tensor, seen: Tensor | None, first: int) -> tuple[Tensor, Tensor]:
-        """s l d -> the same as forward, and s first (l - first): what the first tokens attend to."""
+        """s l d -> the same as forward, and s first (l - first): what the first tokens attend to (none for first 0)."""
+        if tiles.usable(x, self.dropout if self.training else 0.0):
+            return tiles.block(x, seen, self._weights(), self.attention.heads, self.residual, first)
+        mask = None if seen is None else rearrange(seen, "s l -> s 1 1 l")
         normed = self.attention_norm(x)
         query, key, value = self.attention.heads_of(normed)
-        attention = first_tokens_attention(query, key, seen, first)
-        return self._add(x, normed, self.attention.mix(query, key, value, seen)), attention
+        attention = first_tokens_attention(query, key, mask, first) if first else x.new_zeros(len(x), 0, 0)
+        return self._add(x, normed, self.attention.mix(query, key, value, mask)), attention
+
+    def _weights(self) -> tiles.Weights:
+        return tiles.Weights(*map(self.get_parameter, WEIGHTS))
 
     def _add(self, x: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:
         kept = {"plain": (x,), "normed": (normed,), "both": (x, normed)}[self.residual]
@@ -96,19 +110,14 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """s l d, seen s l bool or None (all) -> s l d."""
-        mask = _key_mask(seen)
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, seen)
         return self.norm(x)
 
     def watched(self, x: Tensor, seen: Tensor | None, first: int) -> tuple[Tensor, Tensor]:
         """s l d -> s l d, and s first (l - first): attention of the first tokens, mean over layers and heads."""
-        mask, layers = _key_mask(seen), []
+        layers = []
         for block in self.blocks:
-            x, attention = block.watched(x, mask, first)  # type: ignore[operator]  # a Block
+            x, attention = block.watched(x, seen, first)  # type: ignore[operator]  # a Block
             layers.append(attention)
         return self.norm(x), torch.stack(layers).mean(dim=0)
-
-
-def _key_mask(seen: Tensor | None) -> Tensor | None:
-    return None if seen is None else rearrange(seen, "s l -> s 1 1 l")

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cluemap.errors import TrainingError
+from cluemap.memory import keep_freed
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # what torchrun tells each process
 GRACE = 170  # seconds that ranks have after SIGTERM to finish their step and save
@@ -118,6 +119,7 @@ def join() -> Ranks:
     Raises:
         TrainingError: more processes than GPUs.
     """
+    keep_freed()
     rank, world, local = (int(os.environ[name]) for name in PLACE) if launched() else (0, 1, 0)
     kind = os.environ.get("CLUEMAP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda" and local >= torch.cuda.device_count():

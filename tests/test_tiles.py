@@ -1,0 +1,84 @@
+"""A block in tiles is the block: the same values and gradients, whatever the tile's size, padding and precision."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from cluemap.model import tiles
+from cluemap.model.blocks import Transformer
+
+S, L, D, FIRST = 7, 9, 12, 3  # sequences, tokens, width, class tokens
+
+
+def network(residual: str = "plain", dropout: float = 0.0) -> Transformer:
+    torch.manual_seed(3)
+    return Transformer(2, D, heads=2, head_width=5, feed_forward=3, dropout=dropout, residual=residual).double()
+
+
+def padded() -> Tensor:
+    """Series of every length, and a hole in the first."""
+    seen = torch.arange(L) < torch.tensor([9, 4, 3, 5, 8, 7, 6])[:, None]
+    seen[0, 5] = False
+    return seen
+
+
+def passed(made: Transformer, seen: Tensor | None, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Values at seen tokens, attention, and all gradients of a sum over them."""
+    torch.manual_seed(5)
+    made.to(dtype).zero_grad()
+    x, part = torch.randn(2, S, L, D, dtype=torch.float64).to(dtype)
+    x.requires_grad_()
+    part = part if seen is None else part * seen[..., None]
+    out, attention = made.watched(x, seen, FIRST)
+    (out * part).sum().backward()
+    values = out if seen is None else out * seen[..., None]
+    return {"out": values, "attention": attention, "x": x.grad, **{n: w.grad for n, w in made.named_parameters()}}
+
+
+def plainly(monkeypatch: pytest.MonkeyPatch, made: Transformer, seen: Tensor | None) -> dict[str, Tensor]:
+    with monkeypatch.context() as patch:
+        patch.setattr(tiles, "usable", lambda *_: False)
+        return passed(made, seen)
+
+
+@pytest.mark.parametrize("residual", ["plain", "normed", "both"])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_values_and_gradients(monkeypatch, residual, masked, size):
+    made, seen = network(residual), padded() if masked else None
+    monkeypatch.setattr(tiles, "BYTES", size * 3 * D * L * 8 // torch.get_num_threads())
+    wanted, found = plainly(monkeypatch, made, seen), passed(made, seen)
+    for name, value in wanted.items():
+        tolerance = 1e-6 if name == "attention" else 1e-11  # the plain block forms it in single precision
+        assert (found[name] - value).abs().max() <= tolerance * value.abs().max(), name
+
+
+def test_dates_behind_the_last_are_not_computed(monkeypatch):
+    monkeypatch.setattr(tiles, "BYTES", 1)  # one sequence a tile
+    lengths = [tile.length for tile in tiles._tiles(torch.zeros(S, L, D), padded(), network().blocks[0]._weights())]
+    assert lengths == [9, 4, 3, 5, 8, 7, 6]
+
+
+def test_single_and_half_precision(monkeypatch):
+    made, seen = network(), padded()
+    wanted = plainly(monkeypatch, made, seen)
+    single = passed(made, seen, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = passed(made, seen, torch.float32)
+    for found, tolerance in ((single, 1e-5), (half, 0.03)):
+        for name, value in wanted.items():
+            assert found[name].dtype == torch.float32
+            assert (found[name] - value).abs().max() < tolerance * value.abs().max(), name
+    assert not torch.equal(single["out"], half["out"])
+
+
+def test_dropout_draws():
+    made = network(dropout=0.5)
+    out = [passed(made, None)["out"] for _ in range(2)]
+    torch.testing.assert_close(out[0], out[1])  # the seed is set
+    assert not torch.allclose(out[0], passed(network(), None)["out"])
+
+
+def test_weights_that_do_not_learn_keep_nothing():
+    made = network().requires_grad_(False)
+    assert not made(torch.zeros(S, L, D, dtype=torch.float64)).requires_grad
