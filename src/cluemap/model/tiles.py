@@ -191,7 +191,8 @@ def _back(above: Tensor, weight: Tensor) -> Tensor:
 
 def _gather(weight: Tensor, bias: Tensor | None, above: Tensor, inputs: Tensor) -> None:
     """r o, r i: add the gradients of `_product`'s weight (o i) and bias (o) to what is there."""
-    weight.add_(_product(above.t(), inputs.t()))
+    wide = above.shape[1] > inputs.shape[1]  # the smaller one first is faster
+    weight.add_(_product(inputs.t(), above.t()).t() if wide else _product(above.t(), inputs.t()))
     if bias is not None:
         bias.add_(above.sum(dim=0, dtype=bias.dtype))
 
