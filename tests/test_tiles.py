@@ -53,9 +53,30 @@ def test_values_and_gradients(monkeypatch, residual, masked, size):
         assert (found[name] - value).abs().max() <= tolerance * value.abs().max(), name
 
 
+@pytest.mark.parametrize("usable", [True, False])
+@pytest.mark.parametrize("residual", ["plain", "normed", "both"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_first_tokens_alone_are_those_of_all(monkeypatch, usable, residual, dtype):
+    made, seen = network(residual).float() if dtype == torch.bfloat16 else network(residual), padded()
+    if not usable:
+        monkeypatch.setattr(tiles, "usable", lambda *_: False)
+    torch.manual_seed(9)
+    (given, part), found = torch.randn(2, S, L, D, dtype=made.norm.weight.dtype), []
+    for asked in (0, FIRST):
+        x = given.clone().requires_grad_()
+        made.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = made(x, seen, asked)[:, :FIRST]
+        (out * part[:, :FIRST]).sum().backward()
+        found.append([out, x.grad, *(weight.grad for weight in made.parameters())])
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-11
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() <= tolerance * other.abs().max()
+
+
 def test_dates_behind_the_last_are_not_computed(monkeypatch):
     monkeypatch.setattr(tiles, "BYTES", 1)  # one sequence a tile
-    lengths = [tile.length for tile in tiles._tiles(torch.zeros(S, L, D), padded(), network().blocks[0]._weights())]
+    lengths = [tile.length for tile in tiles._tiles(torch.zeros(S, L, D), padded(), network().blocks[0]._weights(), 0)]
     assert lengths == [9, 4, 3, 5, 8, 7, 6]
 
 

@@ -82,9 +82,11 @@ def load_raw(windows: Windows, indexes: NDArray, masks: NDArray | None = None, p
 
 def normalise(raw: RawBatch, mean: Tensor, std: Tensor) -> Batch:
     """b t c h w -> b t c h w: (value - mean) / std per band (both c) in float32, 0 where NODATA; on raw's device."""
-    images = raw.images.to(torch.float32)
-    images.sub_(rearrange(mean, "c -> c 1 1")).div_(rearrange(std, "c -> c 1 1"))
-    images.masked_fill_(raw.images == NODATA, 0.0)
+    images = torch.empty(raw.images.shape, dtype=torch.float32, device=raw.images.device)
+    mean, std = rearrange(mean, "c -> c 1 1"), rearrange(std, "c -> c 1 1")
+    windows = 1 if images.device.type == "cpu" else max(1, len(images))  # one window at a time stays in the CPU's cache
+    for out, given in zip(images.split(windows), raw.images.split(windows), strict=True):
+        out.copy_(given).sub_(mean).div_(std).masked_fill_(given == NODATA, 0.0)
     mask = None if raw.mask is None else raw.mask.long()
     return Batch(images, raw.day.long(), raw.valid, raw.image_labels, raw.index, mask)
 

@@ -72,19 +72,22 @@ class Block(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
-        """s l d, seen s l bool or None (all) -> s l d."""
-        return self.watched(x, seen, 0)[0]
+    def forward(self, x: Tensor, seen: Tensor | None, asked: int = 0) -> Tensor:
+        """s l d, seen s l bool or None (all) -> s l d, or the first `asked` tokens alone (0 = all)."""
+        return self.watched(x, seen, 0, asked)[0]
 
-    def watched(self, x: Tensor, seen: Tensor | None, first: int) -> tuple[Tensor, Tensor]:
+    def watched(self, x: Tensor, seen: Tensor | None, first: int, asked: int = 0) -> tuple[Tensor, Tensor]:
         """s l d -> the same as forward, and s first (l - first): what the first tokens attend to (none for first 0)."""
         if tiles.usable(x, self.dropout if self.training else 0.0):
-            return tiles.block(x, seen, self._weights(), self.attention.heads, self.residual, first)
+            return tiles.block(x, seen, self._weights(), self.attention.heads, self.residual, first, asked)
         mask = None if seen is None else rearrange(seen, "s l -> s 1 1 l")
         normed = self.attention_norm(x)
         query, key, value = self.attention.heads_of(normed)
-        attention = first_tokens_attention(query, key, mask, first) if first else x.new_zeros(len(x), 0, 0)
-        return self._add(x, normed, self.attention.mix(query, key, value, mask)), attention
+        attention = first_tokens_attention(query, key, mask, first) if first else x.new_zeros(x.shape[0], 0, 0)
+        end = asked or x.shape[1]
+        return self._add(
+            x[:, :end], normed[:, :end], self.attention.mix(query[:, :, :end], key, value, mask)
+        ), attention
 
     def _weights(self) -> tiles.Weights:
         return tiles.Weights(*map(self.get_parameter, WEIGHTS))
@@ -108,10 +111,11 @@ class Transformer(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """s l d, seen s l bool or None (all) -> s l d."""
-        for block in self.blocks:
-            x = block(x, seen)
+    def forward(self, x: Tensor, seen: Tensor | None = None, asked: int = 0) -> Tensor:
+        """s l d, seen s l bool or None (all) -> s l d, or the first `asked` tokens alone (0 = all)."""
+        last = len(self.blocks) - 1
+        for at, block in enumerate(self.blocks):
+            x = block(x, seen, asked if at == last else 0)
         return self.norm(x)
 
     def watched(self, x: Tensor, seen: Tensor | None, first: int) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class TemporalEncoder(nn.Module):
     def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """images b t c h w, day b t, valid b t -> b n k d, the class tokens."""
         tokens, seen = self._tokens(images, day, valid)
-        out = self.transformer(tokens, seen)[:, : len(self.class_tokens)]
+        out = self.transformer(tokens, seen, asked=len(self.class_tokens))
         return rearrange(out, "(b n) k d -> b n k d", b=images.shape[0])
 
     def watched(self, images: Tensor, day: Tensor, valid: Tensor) -> Watched:

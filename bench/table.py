@@ -1,0 +1,69 @@
+"""A bench record as Markdown, and beside another one."""
+
+from typing import Any
+
+PLACE = ("what", "precision", "dates", "classes", "batch")  # which line is which
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The whole record."""
+    about = record["about"]
+    head = f"# Speed, {about['size']} size, {about['date']}\n\n{about['processor']}, {about['threads']} threads, "
+    head += f"torch {about['torch']}, {'CPU seconds of one thread' if about['clock'] == 'cpu' else 'wall clock'}.\n\n"
+    first = next((line for line in record["lines"] if line["what"] == "ceiling"), None)
+    if first:
+        head += (
+            f"Ceilings: matrix product {first['fp32_gflops']:.0f} GFLOP/s in fp32, {first['bf16_gflops']:.0f} in bf16; "
+            f"copy {first['copy_gbps']:.1f} GB/s.\n\n"
+        )
+    rows = [
+        "| what | precision | dates, classes, batch | rate | GFLOP/s | share of the ceiling beside it | peak memory |"
+    ]
+    rows += ["|---|---|---|---:|---:|---:|---:|"]
+    rows += [row(line, first) for line in record["lines"] if line["what"] != "ceiling"]
+    return head + "\n".join(rows) + "\n"
+
+
+def row(line: dict[str, Any], first: dict[str, Any] | None) -> str:
+    """One line of the table; the bf16 ceiling is taken to move with the fp32 one."""
+    speed, share = "", ""
+    if "gflops" in line:
+        top = line["ceiling"]
+        if line["precision"] == "bf16" and first:
+            top *= first["bf16_gflops"] / first["fp32_gflops"]
+        speed, share = f"{line['gflops']:.0f}", f"{100 * line['gflops'] / top:.0f} %"
+    sizes = f"{line['dates']}, {line['classes']}, {line['batch']}"
+    return f"| {line['what']} | {line['precision']} | {sizes} | {rate(line)} | {speed} | {share} | {memory(line)} |"
+
+
+def rate(line: dict[str, Any]) -> str:
+    """What was measured, with its unit."""
+    if "windows_per_second" in line:
+        return f"{line['windows_per_second']:.3g} windows/s"
+    if "mb_per_second" in line:
+        return f"{line['mb_per_second']:.0f} MB/s"
+    if "microseconds_per_step" in line:
+        return f"{line['microseconds_per_step']:.0f} µs a logged step"
+    grown = f"{line['memory_growth_mb']:.0f} MB more after 1,500 steps, {100 * line['slower']:+.0f} % time a step"
+    return f"{line['steps_per_second']:.0f} steps/s; {grown}"
+
+
+def memory(line: dict[str, Any]) -> str:
+    return f"{line['memory_gb']:.2f} GB"
+
+
+def compared(record: dict[str, Any], before: dict[str, Any]) -> str:
+    """Rates over their ceilings, now against before."""
+    old = {tuple(line[name] for name in PLACE): line for line in before["lines"]}
+    rows = []
+    for line in record["lines"]:
+        other = old.get(tuple(line[name] for name in PLACE))
+        if other and "windows_per_second" in line and "windows_per_second" in other:
+            now, then = (found["windows_per_second"] / found["ceiling"] for found in (line, other))
+            rows.append(
+                f"| {line['what']} | {line['precision']} | {line['dates']} | {line['batch']} | {now / then:.2f} |"
+            )
+    if not rows:
+        return ""
+    title = f"\nAgainst {before['about']['date']} ({before['about']['processor']}), rate over ceiling, now / then:\n\n"
+    return title + "| what | precision | dates | batch | ratio |\n|---|---|---|---|---:|\n" + "\n".join(rows) + "\n"
