@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clock import Clock, peak_memory
+from clock import SIDE, Clock, peak_memory
 from work import (
     BANDS,
     SIZES,
@@ -26,6 +26,7 @@ from cluemap.memory import keep_freed
 from cluemap.model.classifier import Classifier
 from cluemap.model.clues import random_clues
 from cluemap.model.segmenter import Segmenter
+from cluemap.model.tiles import ONEDNN
 from cluemap.training.classifying import ClassifierTask
 from cluemap.training.inference import cams, maps
 from cluemap.training.loop import autocast, wrapped
@@ -38,7 +39,12 @@ def ceiling(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
     """The machine's own rates."""
     single = max(clock.product_rate(torch.float32) for _ in range(given.rounds))
     half = max(clock.product_rate(torch.bfloat16) for _ in range(given.rounds))
-    return {"fp32_gflops": single, "bf16_gflops": half, "copy_gbps": clock.copy_rate(), "ceiling": single}
+    found = {"fp32_gflops": single, "bf16_gflops": half, "copy_gbps": clock.copy_rate(), "ceiling": single}
+    if given.device == "cpu" and ONEDNN is not None:
+        left, right = torch.randn(2, SIDE, SIDE)
+        ONEDNN(left, right, None, "none", [], "")
+        found["onednn_gflops"] = 2 * SIDE**3 / 1e9 / clock.seconds(lambda: ONEDNN(left, right, None, "none", [], ""))
+    return found
 
 
 def network_step(given: argparse.Namespace, clock: Clock, size: Size) -> Found:

@@ -14,7 +14,7 @@ def markdown(record: dict[str, Any]) -> str:
     if first:
         head += (
             f"Ceilings: matrix product {first['fp32_gflops']:.0f} GFLOP/s in fp32, {first['bf16_gflops']:.0f} in bf16; "
-            f"copy {first['copy_gbps']:.1f} GB/s.\n\n"
+            f"copy {first['copy_gbps']:.1f} GB/s.{_onednn(first)}\n\n"
         )
     rows = [
         "| what | precision | dates, classes, batch | rate | GFLOP/s | share of the ceiling beside it | peak memory |"
@@ -22,6 +22,13 @@ def markdown(record: dict[str, Any]) -> str:
     rows += ["|---|---|---|---:|---:|---:|---:|"]
     rows += [row(line, first) for line in record["lines"] if line["what"] != "ceiling"]
     return head + "\n".join(rows) + "\n"
+
+
+def _onednn(first: dict[str, Any]) -> str:
+    if "onednn_gflops" not in first:
+        return ""
+    why = "blocks use it, so that shares of torch's own product rate can be over 100 %"
+    return f" oneDNN's fp32 product: {first['onednn_gflops']:.0f} GFLOP/s ({why})."
 
 
 def row(line: dict[str, Any], first: dict[str, Any] | None) -> str:

@@ -17,7 +17,7 @@ from cluemap.params import Params, load_params
 from cluemap.training import checkpoint
 from cluemap.training.classifying import ClassifierTask, new_classifier
 from cluemap.training.distributed import Ranks
-from cluemap.training.loop import Data, Settings, Stop, Trained, Trainer, learning_rate, seed_draws
+from cluemap.training.loop import Data, Settings, Stop, Trained, Trainer, learning_rate, seed_draws, wrapped
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -241,3 +241,14 @@ def test_bf16_keeps_clues_and_weights_in_fp32(windows, params, tmp_path):
     trained, points = train(windows, params.model_copy(update={"compute": mixed}), tmp_path)
     assert {value.dtype for value in trained.values()} == {torch.float32}
     assert points.all[30, "loss/classification"] < 0.85 * math.log(2)
+
+
+def test_without_a_compiler_training_goes_on_with_one_line(monkeypatch, caplog, params):
+    def none(_):
+        raise RuntimeError("no compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", none)
+    network = torch.nn.Linear(2, 2)
+    assert wrapped(network, params.compute.model_copy(update={"compile": True}), ALONE) is network
+    assert [record.message.count("\n") for record in caplog.records] == [0]
+    assert "(no compiler)" in caplog.text

@@ -4,6 +4,7 @@ Nothing random is remembered: the batch of a step and every draw in it are funct
 that is killed and resumed gives the weights of one that never stopped.
 """
 
+import logging
 import math
 import os
 import signal
@@ -28,6 +29,7 @@ from cluemap.training import checkpoint
 from cluemap.training.distributed import Ranks
 from cluemap.training.system import system
 
+logger = logging.getLogger(__name__)
 LOG_EVERY = 10  # steps between two points of a curve
 LOOK_EVERY_ON_GPU = 10  # steps between two looks at the loss: each look waits for the GPU
 
@@ -319,12 +321,24 @@ class Trainer:
 
 
 def wrapped(network: nn.Module, compute: ComputeParams, ranks: Ranks) -> Callable[..., Any]:
-    """The network as the loop calls it: compiled and data-parallel where asked."""
-    module: nn.Module = torch.compile(network) if compute.compile else network  # type: ignore[assignment]
+    """The network as the loop calls it: compiled (where that works) and data-parallel where asked."""
+    wanted = compute.compile and compiles(ranks.device)
+    module: nn.Module = torch.compile(network) if wanted else network  # type: ignore[assignment]
     if ranks.world == 1:
         return module
     devices = [ranks.device.index] if ranks.device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices)
+
+
+def compiles(device: torch.device) -> bool:
+    """Whether torch.compile works here: a missing compiler shows only when a compiled function is first called."""
+    try:
+        torch.compile(lambda x: x.cos() + 1)(torch.zeros(2, device=device))
+    except Exception as error:
+        reason = [*str(error).splitlines(), type(error).__name__][0]
+        logger.warning("compute.compile is set, but torch.compile does not work here (%s): going on without it", reason)
+        return False
+    return True
 
 
 def autocast(compute: ComputeParams, device: torch.device) -> torch.autocast:
