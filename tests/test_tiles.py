@@ -43,8 +43,9 @@ def plainly(monkeypatch: pytest.MonkeyPatch, made: Transformer, seen: Tensor | N
 
 @pytest.mark.parametrize("residual", ["plain", "normed", "both"])
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("size", [1, 3, 7])
-def test_values_and_gradients(monkeypatch, residual, masked, size):
+@pytest.mark.parametrize(("size", "wide_kept"), [(1, True), (3, False), (7, True)])
+def test_values_and_gradients(monkeypatch, residual, masked, size, wide_kept):
+    monkeypatch.setattr(tiles, "WIDE_KEPT", wide_kept * 2**20)
     made, seen = network(residual), padded() if masked else None
     monkeypatch.setattr(tiles, "BYTES", size * 3 * D * L * 8 // torch.get_num_threads())
     wanted, found = plainly(monkeypatch, made, seen), passed(made, seen)

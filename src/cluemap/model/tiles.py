@@ -1,9 +1,9 @@
 """A transformer block on the CPU, a few sequences (a tile) at a time: the maths of `blocks.Block` in another order.
 
 A tile goes through the whole block while it lies in the processor's cache, and dates behind the last one of its
-sequences are left out. Kept for the gradient are the block's input, the mixed values, the sum after attention and the
-feed-forward half before its GELU; the rest is made again, tile by tile. Products in float32 go through oneDNN where
-torch has it: on some processors torch's own choice has half its rate.
+sequences are left out. Kept for the gradient are the block's input, the mixed values, the sum after attention and,
+where it is small, the feed-forward half before its GELU; the rest is made again, tile by tile. Products in float32 go
+through oneDNN where torch has it: on some processors torch's own choice has half its rate.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from cluemap.model.mixing import Plan, Tile, mix, mix_back
 
 BYTES = 2**23  # of a tile's widest activation, for each thread: less costs time in starting operations
 EPSILON = 1e-5  # of nn.LayerNorm
+WIDE_KEPT = 2**26  # bytes; where the widest activation of all sequences is larger, the gradient makes it again
 aten = torch.ops.aten
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
@@ -103,11 +104,14 @@ class _Block(torch.autograd.Function):
             rows, top = _take(x, tile, tile.length), _take(above, tile, tile.asked)
             mixed, middle, wide = (_take(whole, tile, tile.asked) for whole in kept[:3])
             # feed-forward half
+            second, *about = _norm(middle, weights.second_scale, weights.second_shift)
+            inputs = second.to(plan.dtype)
+            if not wide.shape[1]:
+                wide = _product(inputs, weights.wide, weights.wide_bias)
             part = top.to(plan.dtype)
             _gather(found.narrow, found.narrow_bias, part, F.gelu(wide))
             part = aten.gelu_backward(_back(part, weights.narrow), wide)
-            second, *about = _norm(middle, weights.second_scale, weights.second_shift)
-            _gather(found.wide, found.wide_bias, part, second.to(plan.dtype))
+            _gather(found.wide, found.wide_bias, part, inputs)
             part = _back(part, weights.wide).to(x.dtype)
             scales = weights.second_scale, weights.second_shift, found.second_scale, found.second_shift
             up = top + _norm_back(part, middle, about, *scales)
@@ -137,21 +141,25 @@ class Kept(NamedTuple):
 
     mixed: Tensor  # s asked (a e)
     middle: Tensor  # s asked d, after the attention half
-    wide: Tensor  # s asked w, before the GELU
+    wide: Tensor  # s asked w, before the GELU; w is 0 where it is made again
     sums: Tensor  # s a asked, of the fused attention; empty in half precision
 
     @classmethod
     def empty(cls, out: Tensor, weights: Weights, plan: Plan) -> "Kept":
         s, asked, d = out.shape
         make = lambda width, dtype: torch.empty(s, asked, width, dtype=dtype)
-        sums = torch.empty(s, plan.heads, asked if plan.dtype != torch.bfloat16 else 0, dtype=out.dtype)
+        small = s * asked * len(weights.wide) * weights.wide.element_size() <= WIDE_KEPT
         return cls(
-            make(weights.out.shape[1], plan.dtype), make(d, out.dtype), make(len(weights.wide), plan.dtype), sums
+            mixed=make(weights.out.shape[1], plan.dtype),
+            middle=make(d, out.dtype),
+            wide=make(len(weights.wide) if small else 0, plan.dtype),
+            sums=torch.empty(s, plan.heads, asked if plan.dtype != torch.bfloat16 else 0, dtype=out.dtype),
         )
 
     def put(self, tile: Tile, mixed: Tensor, middle: Tensor, wide: Tensor, sums: Tensor | None) -> None:
         for whole, part in zip(self[:3], (mixed, middle, wide), strict=True):
-            _put(whole, tile, part)
+            if whole.shape[2]:
+                _put(whole, tile, part)
         if sums is not None:
             self.sums[tile.start : tile.stop, :, : tile.asked] = sums
 
