@@ -8,8 +8,9 @@ PLACE = ("what", "precision", "dates", "classes", "batch")  # which line is whic
 def markdown(record: dict[str, Any]) -> str:
     """The whole record."""
     about = record["about"]
-    head = f"# Speed, {about['size']} size, {about['date']}\n\n{about['processor']}, {about['threads']} threads, "
-    head += f"torch {about['torch']}, {'CPU seconds of one thread' if about['clock'] == 'cpu' else 'wall clock'}.\n\n"
+    clock = "CPU seconds of one thread" if about["clock"] == "cpu" else f"wall clock, {about['threads']} threads"
+    head = f"# Speed, {about['size']} size, {about['date']}\n\n"
+    head += f"{about['processor']}, torch {about['torch']}, {clock}.\n\n"
     first = next((line for line in record["lines"] if line["what"] == "ceiling"), None)
     if first:
         head += (
