@@ -28,6 +28,7 @@ from cluemap.tracking import NoRun, open_store
 from cluemap.tracking.owner import this_process
 
 __all__ = ["database", "root"]  # fixtures
+pytestmark = pytest.mark.slow  # every trial is a process
 
 
 class Tunes:
@@ -319,7 +320,6 @@ def killed_now_and_then(folder, trials, kills, environment, dice):
     return tune(folder, "--trials", str(trials))
 
 
-@pytest.mark.slow
 def test_twelve_trials_with_killed_ranks_a_raise_and_a_parent_killed_twice(root):
     plan = {"pace": 0.05, "1": "raise", "3": "kill once", "6": "kill once"}
     tuned.make_project(root, plan)
@@ -342,7 +342,6 @@ def test_twelve_trials_with_killed_ranks_a_raise_and_a_parent_killed_twice(root)
     assert "dvc exp run" in done.stdout
 
 
-@pytest.mark.slow
 def test_the_best_values_go_into_params_with_their_comments(tmp_path):
     tuned.make_project(tmp_path, {"pace": 0.0})
     done = tune(tmp_path, "--trials", "5", "--sampler", "random", "--apply", CLUEMAP_TRACKING="off")
@@ -355,7 +354,6 @@ def test_the_best_values_go_into_params_with_their_comments(tmp_path):
     assert "next: dvc repro evaluate@tiny" in done.stdout
 
 
-@pytest.mark.slow
 def test_two_parents_on_one_postgresql_study_run_no_trial_twice(tmp_path):
     tuned.make_project(tmp_path, {"pace": 0.03})
     with postgresql() as address:
