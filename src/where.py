@@ -30,7 +30,7 @@ Look at
   mlflow ui                              then open {links(dataset)}
   dvc metrics show                       the headline; `dvc metrics diff` after a change, `dvc exp show --only-changed`
   python src/lineage.py out/{dataset}/evaluate    what made these numbers
-Both commands lie in .venv/bin.""")
+Type `source .venv/bin/activate` first: dvc, mlflow and python lie there.""")
 
 
 def links(dataset: str) -> str:
