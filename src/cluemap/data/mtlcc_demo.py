@@ -45,7 +45,7 @@ class GermanyPlan:
     """What the tree consists of."""
 
     seed: int = 0
-    tiles: int = 300
+    tiles: int = 1000
     region: int = 5  # tiles a side of a region
     least_dates: int = 15
     most_dates: int = 20
@@ -68,7 +68,7 @@ class Group:
         write_tile(path, **images, doy=self.doy, year=np.full(len(self.doy), YEAR), labels=self.labels[place])
 
 
-def write_demo_germany(folder: Path, seed: int = 0, tiles: int = 300) -> str:
+def write_demo_germany(folder: Path, seed: int = 0, tiles: int = 1000) -> str:
     """Write the tree of `tiles` tiles into `folder` unless it is there already; -> one line that says what was done.
 
     Raises:
