@@ -1,7 +1,7 @@
 """How fast is `prepare` on Germany, and how much memory does it take? Synthetic tiles in the published layout.
 
-Writes the tiles (28 s for 1,000) into a folder that goes again afterwards, runs the stage on them in a process of its own
-and prints tiles a second and the most memory that process held (Linux and macOS).
+Writes the tiles (28 s for 1,000) into a folder that goes again afterwards, runs the stage on them in a process of its
+own and prints tiles a second and the most memory that process held (Linux and macOS).
 """
 
 import argparse
