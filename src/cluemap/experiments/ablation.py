@@ -45,6 +45,7 @@ def masks(name: str, variant: str, source: str) -> list[Row]:
 ROWS = [
     *masks("raw fused CAM, neither loss", "none", "fused"),
     *masks("propagated CAM, neither loss", "none", "refined"),
+    *masks("clue CAM, neither loss", "none", "clue"),
     *masks("propagated CAM, + L_tap", "tap", "refined"),
     *masks("propagated CAM, + L_tap + L_clue", "both", "refined"),
     *masks("clue CAM (Exact)", "both", "clue"),
