@@ -10,7 +10,6 @@ is not in them: add 0.15 s a 1024 x 1024 px tile of a band.
 """
 
 import argparse
-import resource
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ from cluemap.mapping.predicting import Settings, fitting_tile, predict, shared
 from cluemap.mapping.rasters import write_cog
 from cluemap.mapping.sources import open_source
 from cluemap.mapping.tables import hectares
+from cluemap.memory import peak
 from cluemap.model.segmenter import Segmenter
 from cluemap.params import SegmenterParams, WindowParams
 from cluemap.paths import ROOT
@@ -89,7 +89,7 @@ def measure_prepare(folder: Path, blocks: int) -> None:
     seconds = time.process_time() - start
     print(
         f"prepare: {count} windows of {len(names)} blocks in {seconds:.0f} s of CPU time, {count / seconds:.0f} a "
-        f"second; {peak()}"
+        f"second; {held()}"
     )
 
 
@@ -111,18 +111,18 @@ def measure_predict(folder: Path, number: int, dataset: str, device: torch.devic
     print(
         f"predict: {count} windows in tiles of {settings.tile} px, {rate:.1f} a second on {device.type} ({dataset}'s "
         f"segmenter, batches of {settings.batch}); extrapolated to the {total} that predict.py runs for a whole scene: "
-        f"{total / rate / 3600:.1f} h; {peak()}"
+        f"{total / rate / 3600:.1f} h; {held()}"
     )
     start = time.process_time()
     hectares(canvas, imagery.grid, legend)
     for name in canvas.layers:
         write_cog(canvas, name, imagery.grid, folder / f"{name}.tif", [name], legend if name == "classes" else None)
     write_preview(folder / "classes.tif", legend, {})
-    print(f"map written in {time.process_time() - start:.0f} s of CPU time; {peak()}")
+    print(f"map written in {time.process_time() - start:.0f} s of CPU time; {held()}")
 
 
-def peak() -> str:
-    return f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
+def held() -> str:
+    return f"peak memory {peak() / 2**30:.2f} GB"
 
 
 def main() -> None:

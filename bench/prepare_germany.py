@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from ruamel.yaml import YAML  # noqa: E402
 
 from cluemap.data.mtlcc_demo import write_demo_germany  # noqa: E402
+from cluemap.memory import peak  # noqa: E402
 
 
 def main() -> None:
@@ -34,11 +35,10 @@ def main() -> None:
         environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         subprocess.run([*command, "--params", str(params), "--out", str(folder / "out")], check=True, env=environment)
         seconds = time.perf_counter() - since
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 2**20
+        most = peak(resource.RUSAGE_CHILDREN) / 2**20
         files = sum(1 for file in (folder / "out" / "demo_germany" / "prepare" / "windows").iterdir())
         print(f"{given.tiles} tiles in {seconds:.0f} s with start and end: {given.tiles / seconds:.0f} tiles/s; "
-              f"at most {peak:.0f} MiB; {files} files; {os.cpu_count()} cores")  # fmt: skip
+              f"at most {most:.0f} MiB; {files} files; {os.cpu_count()} cores")  # fmt: skip
 
 
 def changed_params(folder: Path) -> Path:

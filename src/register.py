@@ -64,10 +64,8 @@ def registered(dataset: str, params_file: Path, out: Path) -> str:
     }
     if done.exists() and read_json(done)["of"] == here:
         return read_json(done)["said"]
-    from cluemap.stages.registering import (
-        model_name,
-        register,
-    )  # torch and mlflow: seconds, spared where nothing is new
+    # torch and mlflow: seconds, spared where nothing is new
+    from cluemap.stages.registering import model_name, register
 
     version, said = register(load_params(dataset, params_file), out)
     again = f"The segmenter is version {version} of {model_name(dataset)}"

@@ -1,6 +1,7 @@
-"""How this process asks its system for memory."""
+"""How this process asks its system for memory, and how much it held."""
 
 import ctypes
+import resource
 import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers for mallopt
@@ -18,3 +19,9 @@ def keep_freed() -> None:
     if mallopt is not None and hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
         mallopt(MMAP_THRESHOLD, KEPT)
         mallopt(TRIM_THRESHOLD, KEPT)
+
+
+def peak(who: int = resource.RUSAGE_SELF) -> int:
+    """The most bytes that this process (or, with RUSAGE_CHILDREN, the largest one it started) held at once."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(who).ru_maxrss * unit

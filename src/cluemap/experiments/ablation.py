@@ -10,9 +10,10 @@ from tqdm import tqdm
 
 from cluemap.errors import CluemapError
 from cluemap.experiments.pipelines import Pipeline, make_pipeline
+from cluemap.paths import STAGES
 
 MASK_STAGES = ("train_classifier", "make_cams", "make_masks")
-ALL_STAGES = (*MASK_STAGES, "train_segmenter", "train_reference", "evaluate")
+ALL_STAGES = STAGES[1:]  # the prepared windows are shared
 SOURCES: dict[str, Any] = {"cams.source": "clue", "cams.compare": ["fused", "refined"]}  # what the rows read
 VARIANTS: dict[str, dict[str, float]] = {
     "none": {"losses.lambda_tap": 0.0, "losses.lambda_clue": 0.0},
@@ -87,24 +88,26 @@ def ablate(
             pool.shutdown(cancel_futures=True)
             raise
     rows = [row for row in ROWS if row.variant in variants]
-    return [_line(row, [pipelines[row.variant, seed] for seed in seeds]) for row in rows]
+    return [
+        line(row.name, [row.value(pipelines[row.variant, seed].metrics(row.stage)) for seed in seeds]) for row in rows
+    ]
 
 
 def _run(variant: str, pipeline: Pipeline, threads: int | None) -> None:
     pipeline.run(ALL_STAGES if variant == "both" else MASK_STAGES, threads)
 
 
-def _line(row: Row, pipelines: list[Pipeline]) -> dict[str, Any]:
-    values = [row.value(pipeline.metrics(row.stage)) for pipeline in pipelines]
+def line(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """One line of a table: a value per seed, their mean and standard deviation."""
     spread = stdev(values) if len(values) > 1 else 0.0
-    return {"name": row.name, "values": values, "mean": mean(values), "spread": spread}
+    return {"name": name, "values": list(values), "mean": mean(values), "spread": spread}
 
 
-def table(lines: list[dict[str, Any]], seeds: Sequence[int]) -> str:
-    """The rows as Markdown: every seed, mean and standard deviation, in %."""
-    head = ["mIoU in %", *(f"seed {seed}" for seed in seeds), "mean ± s.d."]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for line in lines:
-        numbers = [f"{100 * value:.1f}" for value in line["values"]]
-        rows.append([line["name"], *numbers, f"{100 * line['mean']:.1f} ± {100 * line['spread']:.1f}"])
+def table(lines: list[dict[str, Any]], seeds: Sequence[int], head: str = "mIoU in %") -> str:
+    """The lines as Markdown: every seed, mean and standard deviation, in %."""
+    top = [head, *(f"seed {seed}" for seed in seeds), "mean ± s.d."]
+    rows = [top, ["---", *["---:"] * (len(top) - 1)]]
+    for one in lines:
+        numbers = [f"{100 * value:.1f}" for value in one["values"]]
+        rows.append([one["name"], *numbers, f"{100 * one['mean']:.1f} ± {100 * one['spread']:.1f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

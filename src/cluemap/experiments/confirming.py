@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from tqdm import tqdm
 
+from cluemap.experiments.ablation import line, table
 from cluemap.experiments.objectives import objective
 from cluemap.experiments.pipelines import make_pipeline
 from cluemap.experiments.space import Tuning
@@ -35,10 +35,4 @@ def confirm(
 
 def confirmed(found: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> str:
     """The scores as Markdown, in %."""
-    lines = [f"| validation score in % | {' | '.join(f'seed {seed}' for seed in seeds)} | mean ± s.d. |"]
-    lines.append(f"| --- | {' | '.join('---:' for _ in seeds)} | ---: |")
-    for name, values in found.items():
-        spread = 100 * stdev(values) if len(values) > 1 else 0.0
-        numbers = " | ".join(f"{100 * value:.1f}" for value in values)
-        lines.append(f"| {name} | {numbers} | {100 * mean(values):.1f} ± {spread:.1f} |")
-    return "\n".join(lines)
+    return table([line(name, values) for name, values in found.items()], seeds, "validation score in %")

@@ -20,6 +20,15 @@ class Tile(NamedTuple):
     reach_columns: slice
     windows: tuple[tuple[int, int], ...]  # row, column of each window in the raster, row by row
 
+    @property
+    def own(self) -> tuple[slice, slice]:
+        """Rows and columns of its own pixels within what it reaches."""
+        top, left = self.reach_rows.start, self.reach_columns.start
+        return (
+            slice(self.rows.start - top, self.rows.stop - top),
+            slice(self.columns.start - left, self.columns.stop - left),
+        )
+
 
 def window_starts(length: int, size: int, overlap: int) -> list[int]:
     """First pixels of windows along a side; neighbours share `overlap` pixels, the last is flush with the edge.
@@ -77,10 +86,6 @@ class Blend:
 
     def mean(self) -> NDArray[np.float32]:
         """k h w over the tile's own pixels; 0 where no window was added."""
-        rows = slice(
-            self.tile.rows.start - self.tile.reach_rows.start, self.tile.rows.stop - self.tile.reach_rows.start
-        )
-        left = self.tile.reach_columns.start
-        columns = slice(self.tile.columns.start - left, self.tile.columns.stop - left)
+        rows, columns = self.tile.own
         weights = np.maximum(self.weights[rows, columns], np.float32(1e-20))
         return np.asarray(self.total[:, rows, columns] / weights, np.float32)

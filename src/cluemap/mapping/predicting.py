@@ -133,9 +133,7 @@ def stacked(windows: list[Window]) -> RawBatch:
 
 def seen_of(tile: Tile, images: NDArray[np.int16]) -> NDArray[np.bool_]:
     """h w: whether any date and band has data, over the tile's own pixels."""
-    rows = slice(tile.rows.start - tile.reach_rows.start, tile.rows.stop - tile.reach_rows.start)
-    left = tile.reach_columns.start
-    return (images[:, :, rows, tile.columns.start - left : tile.columns.stop - left] != NODATA).any(axis=(0, 1))
+    return (images[:, :, *tile.own] != NODATA).any(axis=(0, 1))
 
 
 def layers(blend: Blend, seen: NDArray[np.bool_], card: Card, canvas: Canvas) -> dict[str, NDArray[np.uint8]]:

@@ -77,8 +77,7 @@ class Stage:
 
     def _keep_changes(self, run: Run | NoRun) -> None:
         """Keep what the code differs from its commit in: without it a run of a dirty tree cannot be had again."""
-        patch = changes()
-        if self.ranks.first and patch:
+        if self.ranks.first and (patch := changes()):
             file = self.state / Path(PATCH).name
             file.write_text(patch, encoding="utf-8")
             run.artifact(file, str(Path(PATCH).parent))
@@ -169,7 +168,7 @@ class Stage:
     ) -> None:
         """Write metrics.json and run.json, log them, the figures, the hashes of `outputs` and the cost (of the stages
         `upstream` too), and say what was made and where.
-        """  # fmt: skip
+        """
         if not self.ranks.first:
             return
         run.tags({f"output.{_shown(self.folder / name)}": path_hash(self.folder / name) for name in outputs})

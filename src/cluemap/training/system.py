@@ -1,15 +1,13 @@
 """How hard the machine works: what goes beside the curves, under the prefix that MLflow shows as system metrics."""
 
-import resource
 import shutil
-import sys
 
 import psutil
 import torch
 
 from cluemap import paths
+from cluemap.memory import peak
 
-UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: macOS counts bytes, Linux kibibytes
 GIB = 2**30
 psutil.cpu_percent()  # counts from here on: a first call has nothing to compare with
 
@@ -17,7 +15,7 @@ psutil.cpu_percent()  # counts from here on: a first call has nothing to compare
 def system(device: torch.device) -> dict[str, float]:
     """Peak memory of this process and of its GPU (GiB), share of all cores and of the GPU at work, free disk."""
     found = {
-        "memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / GIB,
+        "memory_gib": peak() / GIB,
         "machine_memory_percent": psutil.virtual_memory().percent,
         "cpu_percent": psutil.cpu_percent(),
         "disk_free_gib": shutil.disk_usage(paths.ROOT).free / GIB,

@@ -1,6 +1,5 @@
 """The spatial split: square blocks of land, each wholly in one fold, with a gap between the windows of two blocks."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,11 +83,6 @@ def pieces(blocks: list[Block], folds: dict[str, int], params: WindowParams) -> 
                 found.append(Piece(block.name, folds[block.name], rows, columns, (top, left), number))
                 number += _count(height, params) * _count(width, params)
     return found
-
-
-def labelled(blocks: list[Block], reaches: Callable[[Block], bool]) -> list[Block]:
-    """The blocks of which anything is known."""
-    return [block for block in blocks if reaches(block)]
 
 
 def _runs(length: int, params: WindowParams) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cluemap.data.patches import NODATA, Legend, Patch, checked
-from cluemap.data.scene.blocks import Block, Piece, assign_folds, labelled, lay_blocks, pieces
+from cluemap.data.scene.blocks import Block, Piece, assign_folds, lay_blocks, pieces
 from cluemap.data.scene.description import NAME, read_scene
 from cluemap.data.scene.imagery import Imagery, open_imagery
 from cluemap.data.scene.labelling import Labelling
@@ -85,7 +85,7 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
         rows, columns = slice(block.row, block.row + block.height), slice(block.column, block.column + block.width)
         return labels.reaches(imagery.grid.cut(rows, columns))
 
-    blocks = labelled(lay_blocks(imagery.grid, scene.split, params.size), reaches)
+    blocks = [block for block in lay_blocks(imagery.grid, scene.split, params.size) if reaches(block)]
     if not blocks:
         raise DataError(f"{root / NAME}: no block of the spatial split holds a label: set another split.block")
     found = pieces(blocks, assign_folds(blocks, scene.split.seed), params)
