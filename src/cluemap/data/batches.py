@@ -76,7 +76,7 @@ def load_raw(windows: Windows, indexes: NDArray, masks: NDArray | None = None, p
         valid=valid,
         image_labels=torch.from_numpy(windows.image_labels[indexes]),
         index=torch.from_numpy(indexes.copy()),
-        mask=None if masks is None else torch.from_numpy(_mask_rows(windows, indexes, masks)),
+        mask=None if masks is None else torch.from_numpy(mask_rows(windows, indexes, masks)),
     )
 
 
@@ -150,7 +150,7 @@ def _epoch(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return order
 
 
-def _mask_rows(windows: Windows, indexes: NDArray, masks: NDArray) -> NDArray[np.uint8]:
+def mask_rows(windows: Windows, indexes: NDArray, masks: NDArray) -> NDArray[np.uint8]:
     """masks n h w -> b h w: the rows of these windows."""
     for split in set(windows.split_of(indexes)):
         if windows.card.counts[split] != len(masks):

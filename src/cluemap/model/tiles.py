@@ -226,7 +226,7 @@ def _gather(weight: Tensor, bias: Tensor | None, above: Tensor, inputs: Tensor) 
     wide = above.shape[1] > inputs.shape[1]  # the smaller one first is faster
     weight.add_(_product(inputs.t(), above.t()).t() if wide else _product(above.t(), inputs.t()))
     if bias is not None:
-        bias.add_(above.sum(dim=0, dtype=bias.dtype))
+        bias.add_(above.sum(dim=0))  # in half precision the sum is rounded once, as torch's own gradient is
 
 
 def _norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from cluemap.data.batches import Batch, batch_indexes, stream
+from cluemap.data.resident import resident
 from cluemap.data.windows import Windows
 from cluemap.errors import Interrupted, NotFinite, TrainingError
 from cluemap.params import CheckpointParams, ComputeParams, NetworkParams
@@ -206,7 +207,8 @@ class Trainer:
             ]
             for step in range(first, course.steps)
         )
-        return stream(data.windows, order, ranks.device, data.masks)
+        held = resident(data.windows, data.indexes, ranks.device)
+        return held.stream(order, data.masks) if held else stream(data.windows, order, ranks.device, data.masks)
 
     def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         for group in self.optimiser.param_groups:

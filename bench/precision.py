@@ -1,0 +1,52 @@
+"""Does training in bfloat16 end where float32 does? The same pipelines in both, over several seeds: a Markdown table.
+
+Goes on where it was stopped. On CPUs without bfloat16 products the second half takes long.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+from tqdm import tqdm  # noqa: E402
+
+from cluemap.errors import CluemapError  # noqa: E402
+from cluemap.experiments.ablation import ALL_STAGES, line, table  # noqa: E402
+from cluemap.experiments.pipelines import make_pipeline  # noqa: E402
+from cluemap.paths import OUT, stage_folder  # noqa: E402
+
+PRECISIONS = ("fp32", "bf16")
+ROWS = {
+    "clue CAM, training windows": lambda read: read("make_masks")["sources"]["clue"]["train"]["miou"],
+    "segmenter on pseudo masks, test": lambda read: read("evaluate")["test"]["weak"]["miou"],
+    "segmenter on true masks, test": lambda read: read("evaluate")["test"]["full"]["miou"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args()
+    folder, prepared = OUT / given.dataset / "precision", stage_folder(given.dataset, "prepare")
+    wanted = [(precision, seed) for seed in given.seeds for precision in PRECISIONS]
+    pipelines = {}
+    try:
+        for precision, seed in tqdm(wanted, unit="pipeline"):
+            changes = {"compute.precision": precision, "cams.source": "clue", "seed": seed}
+            pipeline = make_pipeline(given.dataset, folder / f"{precision}_{seed}", prepared, changes)
+            pipeline.run(ALL_STAGES)
+            pipelines[precision, seed] = pipeline.metrics
+    except CluemapError as error:
+        sys.exit(f"precision: error: {error}")
+    lines = [
+        line(f"{name}, {precision}", [value(pipelines[precision, seed]) for seed in given.seeds])
+        for name, value in ROWS.items()
+        for precision in PRECISIONS
+    ]
+    print(table(lines, given.seeds))
+
+
+if __name__ == "__main__":
+    main()
