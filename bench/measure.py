@@ -33,6 +33,7 @@ from cluemap.training.loop import autocast, wrapped
 from cluemap.training.segmenting import SegmenterTask
 
 Found = dict[str, Any]
+BATCH_ON_GPU = 192  # windows, where no other number is asked for
 
 
 def ceiling(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
@@ -49,7 +50,7 @@ def ceiling(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
 
 def network_step(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
     """Windows a second of training, CAMs or maps on one batch."""
-    told, here = params(given.size, given.precision), ranks(given.device)
+    told, here = params(given.size, given.precision, given.compile), ranks(given.device)
     torch.manual_seed(0)
     made = batch(size, here.device)
     classify = given.what.startswith(("classifier", "cams"))
@@ -103,12 +104,16 @@ def _windows(size: Size) -> Any:
 
 
 def loader(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
-    """Windows a second out of the prepared files, normalised; `loader cold`: the system's cache has forgotten them."""
+    """Windows a second out of the prepared files, normalised.
+
+    loader cold: the system's cache has forgotten them; resident: they lie on the device as a whole.
+    """
     import os
 
     from builders import write_prepared
 
     from cluemap.data.batches import stream
+    from cluemap.data.resident import Resident
     from cluemap.data.windows import Windows
 
     counts, batch_size = {"train": 192, "validation": 2, "test": 2}, 48
@@ -116,11 +121,12 @@ def loader(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
         longest = size.dates
         write_prepared(Path(folder), counts, size.classes, WINDOW, (longest * 2 // 3, longest), BANDS)
         os.sync()
+        windows = Windows.open(folder)
+        held = Resident(windows, windows.indexes("train"), given.device) if given.what == "loader resident" else None
 
         def once() -> None:
-            windows = Windows.open(folder)
             order = windows.indexes("train").reshape(-1, batch_size)
-            for got in stream(windows, order, given.device):
+            for got in held.stream(order) if held else stream(windows, order, given.device):
                 got.images[0, 0, 0, 0, 0].item()
 
         def forget() -> None:
@@ -128,7 +134,7 @@ def loader(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
                 with file.open("rb") as handle:
                     os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-        if given.what == "loader warm":
+        if given.what != "loader cold":
             seconds, peak = clock.in_turns(once, given.rounds)
         else:
             once()
@@ -232,6 +238,7 @@ WORK: dict[str, Callable[[argparse.Namespace, Clock, Size], Found]] = {
     "masks": masks,
     "loader cold": loader,
     "loader warm": loader,
+    "loader resident": loader,
     "prepare": prepare,
     "tracking": tracking,
     "long run": long_run,
@@ -247,6 +254,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scratch", type=Path, help="folder for files (default: the system's)")
+    parser.add_argument("--compile", action="store_true", help="networks through torch.compile")
     for name in ("dates", "classes", "batch"):
         parser.add_argument(f"--{name}", type=int)
     given = parser.parse_args()
@@ -254,9 +262,12 @@ def main() -> None:
         torch.set_num_threads(1)
     keep_freed()
     asked = {name: value for name in ("dates", "classes", "batch") if (value := getattr(given, name))}
+    if given.device == "cuda":
+        asked.setdefault("batch", BATCH_ON_GPU)
     size = replace(SIZES[given.size], **asked)
     found = WORK[given.what](given, Clock(given.device, given.clock), size)
-    about = {"what": given.what, "precision": given.precision, **vars(size)}
+    compiled = {"compiled": True} if given.compile else {}
+    about = {"what": given.what, "precision": given.precision, **vars(size), **compiled}
     print(json.dumps({**about, **found, "memory_gb": peak_memory(given.device)}))
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 NETWORKS = ("classifier before clues", "classifier after clues", "cams", "segmenter", "maps")
-OTHERS = ("masks", "loader cold", "loader warm", "prepare", "tracking", "long run")
+OTHERS = ("masks", "loader cold", "loader warm", "loader resident", "prepare", "tracking", "long run")
 SPREADS = {"paper": {"dates": (20, 40), "classes": (5, 30), "batch": (1, 2)},
            "demo": {"dates": (20, 60), "classes": (5, 30), "batch": (2, 4)}}  # fmt: skip
 

@@ -27,7 +27,7 @@ SIZES = {"paper": Size(60, 18, 4), "demo": Size(34, 8, 8)}
 PARAMS_OF = {"paper": "pastis", "demo": "demo"}  # whose block of params.yaml
 
 
-def params(size: str, precision: str) -> Params:
+def params(size: str, precision: str, compiled: bool = False) -> Params:
     """params.yaml at that size; the paper's block need not be switched on there."""
     import tempfile
 
@@ -41,7 +41,8 @@ def params(size: str, precision: str) -> Params:
         with file.open("w", encoding="utf-8") as handle:
             yaml.dump(tree, handle)
         found = load_params(PARAMS_OF[size], file)
-    return found.model_copy(update={"compute": found.compute.model_copy(update={"precision": precision})})
+    compute = found.compute.model_copy(update={"precision": precision, "compile": compiled})
+    return found.model_copy(update={"compute": compute})
 
 
 def batch(size: Size, device: torch.device) -> Batch:
