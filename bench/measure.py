@@ -28,8 +28,8 @@ from cluemap.model.clues import random_clues
 from cluemap.model.segmenter import Segmenter
 from cluemap.model.tiles import ONEDNN
 from cluemap.training.classifying import ClassifierTask
+from cluemap.training.computing import autocast, wrapped
 from cluemap.training.inference import cams, maps
-from cluemap.training.loop import autocast, wrapped
 from cluemap.training.segmenting import SegmenterTask
 
 Found = dict[str, Any]

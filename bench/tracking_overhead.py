@@ -72,7 +72,8 @@ def measure(params: Any, out: Path) -> dict[str, float]:
     from cluemap.tracking.run import Run
     from cluemap.training import distributed, loop
     from cluemap.training.classifying import ClassifierTask, new_classifier
-    from cluemap.training.loop import Data, Trainer
+    from cluemap.training.loop import Trainer
+    from cluemap.training.task import Data
 
     stage = Stage("train_classifier", params, distributed.join(), out, out.parent / "prepare")
     windows = stage.windows()

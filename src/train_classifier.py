@@ -7,8 +7,8 @@ from cluemap.stages.drawing import draw_training
 from cluemap.stages.stage import Stage, run_stage
 from cluemap.training import checkpoint
 from cluemap.training.classifying import ClassifierTask, new_classifier
-from cluemap.training.loop import Data
 from cluemap.training.models import CLASSIFIER, about
+from cluemap.training.task import Data
 
 BLOCKS = ("classifier", "losses", "clues", "temporal_weighting", "affinity")
 

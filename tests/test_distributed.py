@@ -19,7 +19,7 @@ from cluemap.data.batches import batch_indexes
 from cluemap.errors import TrainingError
 from cluemap.training import checkpoint
 from cluemap.training.distributed import Ranks, torchrun_command, wanted_processes
-from cluemap.training.loop import Trainer
+from cluemap.training.keeping import Keeper
 
 MODEL = Path("out/tiny/train_classifier/model/classifier.safetensors")
 STATE = Path("out/tiny/.state/train_classifier")
@@ -122,10 +122,10 @@ def test_clues_that_differ_between_ranks_stop_the_training():
         def alike(self, tensors):
             return False
 
-    trainer = Trainer.__new__(Trainer)
-    trainer.ranks, trainer.task = Differing(0, 2, torch.device("cpu")), SimpleNamespace(state=dict)
+    keeper = Keeper.__new__(Keeper)
+    keeper.ranks, keeper.task = Differing(0, 2, torch.device("cpu")), SimpleNamespace(state=dict)
     with pytest.raises(TrainingError, match="step 7: the clues differ"):
-        trainer._check_alike(7)
+        keeper.check_alike(7)
 
 
 @pytest.mark.slow

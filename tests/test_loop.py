@@ -16,8 +16,12 @@ from cluemap.errors import CheckpointError, Interrupted, NotFinite, TrainingErro
 from cluemap.params import Params, load_params
 from cluemap.training import checkpoint
 from cluemap.training.classifying import ClassifierTask, new_classifier
+from cluemap.training.computing import seed_draws, wrapped
 from cluemap.training.distributed import Ranks
-from cluemap.training.loop import Data, Settings, Stop, Trained, Trainer, learning_rate, seed_draws, wrapped
+from cluemap.training.keeping import Keeper
+from cluemap.training.loop import Trainer, learning_rate
+from cluemap.training.stopping import Stop
+from cluemap.training.task import Data, Settings, Trained
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -252,3 +256,24 @@ def test_without_a_compiler_training_goes_on_with_one_line(monkeypatch, caplog, 
     assert wrapped(network, params.compute.model_copy(update={"compile": True}), ALONE) is network
     assert [record.message.count("\n") for record in caplog.records] == [0]
     assert "(no compiler)" in caplog.text
+
+
+def test_a_score_that_is_not_a_number_chooses_nothing(windows, params, tmp_path):
+    network, clues = new_classifier(windows, params)
+    task = ClassifierTask(network, clues, windows, params, ALONE)
+    task.select = "mean_average_precision"
+    settings = Settings(params.classifier, params.compute, params.checkpoint, params.seed, {"seed": params.seed})
+    keeper = Keeper(tmp_path, task, torch.optim.AdamW(network.parameters()), settings, ALONE)
+    keeper.scored(None, 3)
+    keeper.scored(float("nan"), 5)
+    with pytest.raises(TrainingError, match="mean_average_precision was never a number"):
+        keeper.chosen()
+    keeper.scored(0.25, 7)
+    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        network.positions.add_(1.0)
+    keeper.scored(0.2, 9)
+    keeper.scored(float("nan"), 11)
+    chosen = keeper.chosen()
+    assert (chosen.step, chosen.score) == (7, 0.25)
+    torch.testing.assert_close(chosen["network/positions"], kept["positions"], rtol=0, atol=0)

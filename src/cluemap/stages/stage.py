@@ -21,7 +21,8 @@ from cluemap.tracking.lineage import PATCH
 from cluemap.tracking.provenance import changes, command, hashes_of, path_hash, provenance
 from cluemap.training import checkpoint, distributed
 from cluemap.training.distributed import Ranks
-from cluemap.training.loop import Data, Settings, Task, Trained, Trainer
+from cluemap.training.loop import Trainer
+from cluemap.training.task import Data, Settings, Task, Trained
 
 INTERRUPTED = "interrupted"  # file in the state folder: the last try was told to stop and saved its state
 

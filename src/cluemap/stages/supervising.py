@@ -6,9 +6,9 @@ from cluemap.files import atomic_folder
 from cluemap.stages.drawing import draw_training
 from cluemap.stages.stage import Stage
 from cluemap.training import checkpoint
-from cluemap.training.loop import Data
 from cluemap.training.models import SEGMENTER, about
 from cluemap.training.segmenting import SegmenterTask, new_segmenter
+from cluemap.training.task import Data
 
 
 def train_segmenter(stage: Stage, masks: NDArray, digest: str, upstream: tuple[str, ...]) -> None:

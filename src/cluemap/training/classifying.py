@@ -18,9 +18,9 @@ from cluemap.model.clues import Clues, Used, clue_loss, learn, random_clues
 from cluemap.model.losses import classification_loss, tap_loss
 from cluemap.model.pseudo import best_class, pseudo_mask, upsample
 from cluemap.params import Params
+from cluemap.training.computing import autocast
 from cluemap.training.distributed import Ranks
 from cluemap.training.inference import clue_cams, gather_rows, in_order, refined_cams, scan
-from cluemap.training.loop import autocast
 from cluemap.training.metrics import Ids, average_precision, confusion, curve, curve_counts, scores
 
 CURVE_POINTS = 60  # thresholds tried when the clue CAM is scored during training
@@ -37,7 +37,7 @@ def new_classifier(windows: Windows, params: Params) -> tuple[Classifier, Clues]
 
 
 class ClassifierTask:
-    """See `cluemap.training.loop.Task`."""
+    """See `cluemap.training.task.Task`."""
 
     def __init__(self, network: Classifier, clues: Clues, windows: Windows, params: Params, ranks: Ranks):
         self.network, self.windows, self.params, self.ranks = network, windows, params, ranks

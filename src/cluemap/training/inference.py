@@ -16,8 +16,8 @@ from cluemap.model.clues import Clues
 from cluemap.model.encoder import Watched
 from cluemap.model.segmenter import Segmenter
 from cluemap.params import Params
+from cluemap.training.computing import autocast
 from cluemap.training.distributed import Ranks
-from cluemap.training.loop import autocast
 
 
 def scan(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterator[Batch]:

@@ -24,7 +24,7 @@ def new_segmenter(windows: Windows, params: Params) -> Segmenter:
 
 
 class SegmenterTask:
-    """See `cluemap.training.loop.Task`."""
+    """See `cluemap.training.task.Task`."""
 
     def __init__(self, network: Segmenter, windows: Windows, params: Params, ranks: Ranks):
         self.network, self.windows, self.params, self.ranks = network, windows, params, ranks

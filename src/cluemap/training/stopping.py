@@ -1,0 +1,30 @@
+"""How a training is told to stop: at the end of a step, with its state saved."""
+
+import math
+import os
+import signal
+import time
+from typing import Any
+
+
+class Stop:
+    """Turns the first SIGTERM or SIGINT into a wish to stop; a second one (1 s or more later) exits at once."""
+
+    def __init__(self) -> None:
+        self.wished = False
+        self._since = math.inf
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, number: int, _frame: object) -> None:
+        if self.wished and time.monotonic() - self._since > 1.0:  # torchrun and a terminal may both pass one Ctrl-C on
+            os._exit(128 + number)
+        self.wished, self._since = True, min(self._since, time.monotonic())

@@ -1,0 +1,71 @@
+"""What the training loop is given: a task, its data, its settings; and what it gives back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cluemap.data.batches import Batch
+from cluemap.data.windows import Windows
+from cluemap.params import CheckpointParams, ComputeParams, NetworkParams
+
+
+class Task(Protocol):
+    """What is trained: a network, its losses, and what moves beside it."""
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def select(self) -> str | None:
+        """Score of `validate` that chooses the best weights; None = the last ones."""
+
+    def losses(self, forward: Callable[[Batch], Any], batch: Batch, step: int) -> dict[str, Tensor]:
+        """This rank's shares (the ranks' shares sum to the batch's loss); "total" is what is minimised.
+
+        Moves the state beside the network, if there is one. The same names at every step.
+        """
+
+    def points(self) -> dict[str, float]:
+        """What else belongs on the curves now."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, tensors: dict[str, Tensor]) -> None: ...
+
+    def validate(self) -> dict[str, float]: ...
+
+
+class Log(Protocol):
+    """Where points go (a tracked run, or nothing)."""
+
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """The windows trained on; `masks` (n h w) one row per window of their split, or None for image labels only."""
+
+    windows: Windows
+    indexes: NDArray[np.int64]
+    masks: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    course: NetworkParams
+    compute: ComputeParams
+    checkpoint: CheckpointParams
+    seed: int
+    identity: dict[str, Any]  # flat: what must be the same for a run to be resumed
+    about: dict[str, Any] = field(default_factory=dict)  # kept in the state beside it (the run's id)
+
+
+class Trained(dict[str, Tensor]):
+    """The chosen weights (network and what belongs to it) by name."""
+
+    step: int
+    score: float | None
