@@ -9,11 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-from tqdm import tqdm  # noqa: E402
-
 from cluemap.errors import CluemapError  # noqa: E402
 from cluemap.experiments.ablation import ALL_STAGES, line, table  # noqa: E402
-from cluemap.experiments.pipelines import make_pipeline  # noqa: E402
+from cluemap.experiments.pipelines import make_pipeline, run_all  # noqa: E402
 from cluemap.paths import OUT, stage_folder  # noqa: E402
 
 PRECISIONS = ("fp32", "bf16")
@@ -28,20 +26,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="pipelines at once (default: 1)")
     given = parser.parse_args()
     folder, prepared = OUT / given.dataset / "precision", stage_folder(given.dataset, "prepare")
     wanted = [(precision, seed) for seed in given.seeds for precision in PRECISIONS]
     pipelines = {}
     try:
-        for precision, seed in tqdm(wanted, unit="pipeline"):
+        for precision, seed in wanted:
             changes = {"compute.precision": precision, "cams.source": "clue", "seed": seed}
-            pipeline = make_pipeline(given.dataset, folder / f"{precision}_{seed}", prepared, changes)
-            pipeline.run(ALL_STAGES)
-            pipelines[precision, seed] = pipeline.metrics
+            pipelines[precision, seed] = make_pipeline(given.dataset, folder / f"{precision}_{seed}", prepared, changes)
+        run_all([(pipeline, ALL_STAGES) for pipeline in pipelines.values()], given.jobs)
     except CluemapError as error:
         sys.exit(f"precision: error: {error}")
     lines = [
-        line(f"{name}, {precision}", [value(pipelines[precision, seed]) for seed in given.seeds])
+        line(f"{name}, {precision}", [value(pipelines[precision, seed].metrics) for seed in given.seeds])
         for name, value in ROWS.items()
         for precision in PRECISIONS
     ]

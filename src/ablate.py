@@ -4,7 +4,6 @@ Prints the table of the README. Goes on where it was stopped: finished stages ar
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -23,10 +22,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder (default: out/<data set>/ablate)")
     given = parser.parse_args()
     folder = given.out or OUT / given.dataset / "ablate"
-    threads = max(1, (os.cpu_count() or 1) // given.jobs) if given.jobs > 1 else None
     try:
         prepared = stage_folder(given.dataset, "prepare")
-        lines = ablate(given.dataset, folder, prepared, given.seeds, given.variants, given.jobs, threads)
+        lines = ablate(given.dataset, folder, prepared, given.seeds, given.variants, given.jobs)
     except CluemapError as error:
         sys.exit(f"ablate: error: {error}")
     write_json(folder / "table.json", {"seeds": given.seeds, "rows": lines})

@@ -61,7 +61,7 @@ def tune(given: argparse.Namespace) -> int:
     best = study.best()
     if given.confirm and best:
         seeds = list(range(given.confirm))
-        table = confirmed(confirm(tuning, best.params, seeds, folder / "confirm", base, prepared), seeds)
+        table = confirmed(confirm(tuning, best.params, seeds, folder / "confirm", base, prepared, given.jobs), seeds)
         (folder / "report" / "confirmed.md").write_text(table + "\n", encoding="utf-8")
         print(table)
     return 0 if whole else 3
@@ -98,7 +98,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--study", default="study", help="name; another one starts anew (study)")
     parser.add_argument("--storage", help="e.g. postgresql+psycopg://..., for many machines (default: a SQLite file)")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml")
-    parser.add_argument("--confirm", type=int, default=0, metavar="N", help="retrain best and paper's values, N seeds")
+    parser.add_argument(
+        "--confirm",
+        type=int,
+        default=0,
+        metavar="N",
+        help="then retrain the best, own and paper's values whole, N seeds",
+    )
     parser.add_argument("--apply", action="store_true", help="write the best values into params.yaml")
     return parser.parse_args()
 

@@ -1,6 +1,8 @@
 """Pipelines with other params, and the ablation table made of them."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ import tiny
 
 from cluemap.errors import CheckpointError, ParamsError
 from cluemap.experiments.ablation import ROWS, VARIANTS, table
-from cluemap.experiments.pipelines import Pipeline, StageFailed, make_pipeline
+from cluemap.experiments.confirming import confirm, confirmed
+from cluemap.experiments.pipelines import Pipeline, StageFailed, make_pipeline, run_all
+from cluemap.experiments.space import read_tuning
 from cluemap.params import load_params
 
 
@@ -81,3 +85,68 @@ def test_table():
         "| --- | ---: | ---: | ---: |",
         "| a | 50.0 | 75.0 | 62.5 ± 17.7 |",
     ]
+
+
+def test_several_at_once_have_gpus_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,6")
+    monkeypatch.setenv("CLUEMAP_DEVICE", "cuda")
+    held, most, ran = set(), [], []
+    lock = threading.Lock()
+
+    def run(pipeline, stages, share):
+        mine = set(share["CUDA_VISIBLE_DEVICES"].split(","))
+        with lock:
+            assert not mine & held
+            held.update(mine)
+            most.append(len(held))
+        time.sleep(0.05)
+        with lock:
+            held.difference_update(mine)
+            ran.append((pipeline.folder.name, tuple(stages)))
+
+    monkeypatch.setattr(Pipeline, "run", run)
+    wanted = [(Pipeline("demo", tmp_path / str(number), tmp_path), ["prepare"]) for number in range(5)]
+    run_all(wanted, jobs=2)
+    assert sorted(ran) == [(str(number), ("prepare",)) for number in range(5)]
+    assert max(most) == 3
+
+
+def test_a_failure_ends_what_has_not_begun(tmp_path, monkeypatch):
+    begun = []
+
+    def run(pipeline, stages, share):
+        begun.append(pipeline.folder.name)
+        time.sleep(0.02)
+        if pipeline.folder.name == "1":
+            raise StageFailed("one ended with 2")
+
+    monkeypatch.setattr(Pipeline, "run", run)
+    with pytest.raises(StageFailed):
+        run_all([(Pipeline("demo", tmp_path / str(number), tmp_path), []) for number in range(50)])
+    assert begun[:2] == ["0", "1"]
+    assert len(begun) < 50
+
+
+def test_the_best_trial_is_held_against_the_data_sets_own_and_the_papers_values(base, tmp_path, monkeypatch):
+    """The stand-in's score tells which values, how many steps and which seed it was given."""
+    tiny.write_params(base, {"clues": {"tau": 0.2}})
+    tuning = read_tuning("tiny", base)
+
+    def run(pipeline, stages, share):
+        params = load_params("tiny", pipeline.params_file)
+        assert list(stages) == ["train_classifier"]
+        assert params.classifier.steps == load_params("tiny", base).classifier.steps
+        done = pipeline.folder / "tiny" / "train_classifier"
+        done.mkdir(parents=True)
+        score = params.clues.tau + params.seed / 1000
+        (done / "metrics.json").write_text(json.dumps({"validation": {"clue_cam_miou_fixed": score}}))
+
+    monkeypatch.setattr(Pipeline, "run", run)
+    best = {**tuning.current, "clues.tau": 0.31}
+    found = confirm(tuning, best, [0, 5], tmp_path / "confirm", base, tmp_path / "windows", jobs=2)
+    assert {name: [round(score, 3) for score in scores] for name, scores in found.items()} == {
+        "best": [0.31, 0.315],
+        "params.yaml": [0.2, 0.205],
+        "paper": [0.1, 0.105],
+    }
+    assert "| best | 31.0 | 31.5 |" in confirmed(found, [0, 5])

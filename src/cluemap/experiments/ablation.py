@@ -1,15 +1,11 @@
 """What each step of the method brings: the same pipeline with losses switched off, over several seeds."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
-from cluemap.errors import CluemapError
-from cluemap.experiments.pipelines import Pipeline, make_pipeline
+from cluemap.experiments.pipelines import make_pipeline, run_all
 from cluemap.paths import STAGES
 
 MASK_STAGES = ("train_classifier", "make_cams", "make_masks")
@@ -63,12 +59,11 @@ def ablate(
     seeds: Sequence[int],
     variants: Sequence[str],
     jobs: int,
-    threads: int | None,
 ) -> list[dict[str, Any]]:
     """Run (or go on with) the variants for each seed, `jobs` at once; one row of numbers per line of the table.
 
     Raises:
-        StageFailed: a stage ended with an error; what is finished stays, so that the same call goes on.
+        StageFailed: see `run_all`.
     """
     pipelines = {
         (variant, seed): make_pipeline(
@@ -78,23 +73,12 @@ def ablate(
         for variant, changes in VARIANTS.items()
         if variant in variants
     }
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(pipelines), unit="pipeline") as bar:
-        running = [pool.submit(_run, variant, pipeline, threads) for (variant, _), pipeline in pipelines.items()]
-        try:
-            for future in as_completed(running):
-                future.result()
-                bar.update()
-        except CluemapError:
-            pool.shutdown(cancel_futures=True)
-            raise
+    stages = lambda variant: ALL_STAGES if variant == "both" else MASK_STAGES
+    run_all([(pipeline, stages(variant)) for (variant, _), pipeline in pipelines.items()], jobs)
     rows = [row for row in ROWS if row.variant in variants]
     return [
         line(row.name, [row.value(pipelines[row.variant, seed].metrics(row.stage)) for seed in seeds]) for row in rows
     ]
-
-
-def _run(variant: str, pipeline: Pipeline, threads: int | None) -> None:
-    pipeline.run(ALL_STAGES if variant == "both" else MASK_STAGES, threads)
 
 
 def line(name: str, values: Sequence[float]) -> dict[str, Any]:

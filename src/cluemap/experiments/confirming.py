@@ -1,36 +1,35 @@
-"""Does the best trial hold? The best values and the paper's, each retrained at full length with several seeds."""
+"""Does the best trial hold? Its values, the data set's own and the paper's, retrained whole with several seeds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from cluemap.experiments.ablation import line, table
 from cluemap.experiments.objectives import objective
-from cluemap.experiments.pipelines import make_pipeline
+from cluemap.experiments.pipelines import make_pipeline, run_all
 from cluemap.experiments.space import Tuning
 from cluemap.params import load_params
 
 
 def confirm(
-    tuning: Tuning, best: Mapping[str, Any], seeds: Sequence[int], folder: Path, base: Path, prepared: Path
+    tuning: Tuning, best: Mapping[str, Any], seeds: Sequence[int], folder: Path, base: Path, prepared: Path, jobs: int
 ) -> dict[str, list[float]]:
-    """{"best" | "paper": validation score per seed}. Goes on where it was stopped.
+    """{"best" | "params.yaml" | "paper": validation score per seed}. Goes on where it was stopped.
 
     Raises:
         StageFailed: a training ended with an error; what is finished stays.
     """
-    found: dict[str, list[float]] = {}
-    wanted = [(name, values, seed) for name, values in (("best", best), ("paper", tuning.paper)) for seed in seeds]
-    for name, values, seed in tqdm(wanted, unit="training"):
-        changes = {**tuning.changes(values, budget=1.0), "seed": seed}
-        dataset = tuning.params.dataset
-        pipeline = make_pipeline(dataset, folder / f"{name}_{seed}", prepared, changes, base)
-        aim = objective(tuning.scores[0], load_params(dataset, pipeline.params_file))
-        pipeline.run(aim.stages)
-        found.setdefault(name, []).append(aim.value(pipeline))
-    return found
+    dataset, found = tuning.params.dataset, {}
+    for name, values in (("best", best), ("params.yaml", tuning.current), ("paper", tuning.paper)):
+        for seed in seeds:
+            changes = {**tuning.changes(values, budget=1.0), "seed": seed}
+            pipeline = make_pipeline(dataset, folder / f"{name}_{seed}", prepared, changes, base)
+            found[name, seed] = pipeline, objective(tuning.scores[0], load_params(dataset, pipeline.params_file))
+    run_all([(pipeline, aim.stages) for pipeline, aim in found.values()], jobs)
+    scores: dict[str, list[float]] = {}
+    for (name, _), (pipeline, aim) in found.items():
+        scores.setdefault(name, []).append(aim.value(pipeline))
+    return scores
 
 
 def confirmed(found: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> str:

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from ruamel.yaml import YAML
+from tqdm import tqdm
 
 from cluemap.errors import CluemapError, ParamsError
+from cluemap.experiments.devices import devices, shares
 from cluemap.files import atomic, read_json, write_json
 from cluemap.params import METHOD_BLOCKS, load_params
 from cluemap.paths import ROOT, stage_folder
@@ -46,13 +50,15 @@ class Pipeline:
         where = ["--params", str(self.params_file), "--out", str(self.folder), "--prepared", str(self.prepared)]
         return [sys.executable, str(ROOT / "src" / f"{stage}.py"), "--dataset", self.dataset, *where]
 
-    def run(self, stages: Sequence[str], threads: int | None = None) -> None:
+    def run(self, stages: Sequence[str], share: Mapping[str, str] | None = None) -> None:
         """Run the stages that are not done yet, one after another; what they say goes to `<folder>/log.txt`.
+
+        share: the part of the machine they get, as variables of the environment (see `devices.shares`).
 
         Raises:
             StageFailed: one ended with an error.
         """
-        environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+        environment = {**os.environ, **(share or {})}
         for stage in stages:
             if self.done(stage):
                 continue
@@ -62,6 +68,35 @@ class Pipeline:
             if status:
                 tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
                 raise StageFailed(f"{stage} in {self.folder} ended with {status}:\n{tail}")
+
+
+def run_all(wanted: Sequence[tuple[Pipeline, Sequence[str]]], jobs: int = 1) -> None:
+    """Run the stages of several pipelines, `jobs` pipelines at once, each on its share of the machine.
+
+    Raises:
+        TrainingError: more jobs than GPUs.
+        StageFailed: a stage ended with an error; what is finished stays, so that the same call goes on.
+    """
+    free: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for share in shares(devices(), jobs):
+        free.put(share)
+
+    def one(pipeline: Pipeline, stages: Sequence[str]) -> None:
+        share = free.get()
+        try:
+            pipeline.run(stages, share)
+        finally:
+            free.put(share)
+
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(wanted), unit="pipeline") as bar:
+        running = [pool.submit(one, *each) for each in wanted]
+        try:
+            for future in as_completed(running):
+                future.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def make_pipeline(
