@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def tune(given: argparse.Namespace) -> int:
-    tuning = read_tuning(given.dataset, given.params, given.budget)
+    tuning = read_tuning(given.dataset, given.params, given.budget, given.only)
     parts = shares(devices(), given.jobs)
     folder = OUT / given.dataset / "tune" / given.study
     prepared = stage_folder(given.dataset, "prepare")
@@ -93,6 +93,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=1, help="trials at once, each on GPUs of its own (1)")
     parser.add_argument("--budget", type=float, help="share of every training's steps (default: tune.budget)")
+    parser.add_argument("--only", nargs="+", default=(), metavar="KEY", help="search these keys of tune.space alone")
     parser.add_argument("--sampler", choices=["tpe", "gp", "random"], default="tpe", help="gp prunes nothing (tpe)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler (0)")
     parser.add_argument("--study", default="study", help="name; another one starts anew (study)")

@@ -131,3 +131,22 @@ def test_the_fewest_stages_that_give_a_score(file):
     assert objective("clue_cam_miou", raw).curve is None
     assert objective("mean_average_precision", params).first == 0
     assert objective("segmenter_miou", params).trained == "train_segmenter"
+
+
+def test_only_some_keys_of_the_space(file):
+    whole = read_tuning("tiny", file)
+    found = read_tuning("tiny", file, only=["temporal_weighting.sharpness", "clues.count"])
+    assert [entry.key for entry in found.space] == ["temporal_weighting.sharpness", "clues.count"]
+    assert found.current == {key: whole.current[key] for key in ("temporal_weighting.sharpness", "clues.count")}
+    assert found.ask(lambda entry: entry.low) == {"temporal_weighting.sharpness": 0.0, "clues.count": 1}
+    assert found.identity() != whole.identity()
+    both = read_tuning("tiny", file, only=["temporal_weighting.sharpness", "temporal_weighting.kind"])
+    assert both.ask(lambda entry: "softmax") == {"temporal_weighting.kind": "softmax"}
+
+
+def test_only_keys_that_are_there_and_matter(file):
+    with pytest.raises(ParamsError, match=r"does not search `clues.cout`: did you mean `clues\.count`"):
+        read_tuning("tiny", file, only=["clues.cout"])
+    tuned.change(file, tiny={"temporal_weighting": {"kind": "softmax"}})
+    with pytest.raises(ParamsError, match=r"waits for temporal_weighting\.kind = 'power', which is 'softmax'"):
+        read_tuning("tiny", file, only=["temporal_weighting.sharpness"])

@@ -1,7 +1,7 @@
 """What `tune` in params.yaml asks for, strictly read: what is searched, and what a trial lays over the params."""
 
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -109,8 +109,10 @@ class Tuning:
         return {**{key: value for key, value in kept.items() if not key.startswith(FREE)}, **top, **own}
 
 
-def read_tuning(dataset: str, file: Path, budget: float | None = None) -> Tuning:
+def read_tuning(dataset: str, file: Path, budget: float | None = None, only: Sequence[str] = ()) -> Tuning:
     """Read a data set's `tune` block (laid over the method's, its space key by key).
+
+    only: search these keys of the space, the others keep the data set's values; none = search all.
 
     Raises:
         ParamsError: a key that does not exist, a range that cannot be, params that lie outside of it.
@@ -119,8 +121,9 @@ def read_tuning(dataset: str, file: Path, budget: float | None = None) -> Tuning
     if TUNE not in tree:
         raise ParamsError(f"{file}: missing key `{TUNE}`: the project's own file holds it")
     asked = _asked(file, dataset, tree[TUNE] or {}, tree[dataset].get(TUNE) or {})
-    space = tuple(_ordered(file, [_searched(file, key, given) for key, given in asked.space.items()]))
     flat = params.flat()
+    wanted = _only(file, asked.space, only, flat) if only else asked.space
+    space = tuple(_ordered(file, [_searched(file, key, given) for key, given in wanted.items()]))
     method = {f"{block}.{name}": value for block in METHOD_BLOCKS for name, value in tree[block].items()}
     current = _part(space, flat, f"{file}, {dataset}")
     paper = _part(space, method, f"{file}, the method's own")
@@ -148,6 +151,23 @@ def _asked(file: Path, dataset: str, top: dict[str, Any], own: dict[str, Any]) -
     except ValidationError as error:
         lines = [f"`{TUNE}.{'.'.join(map(str, e['loc']))}`: {e['msg']}, found {e['input']!r}" for e in error.errors()]
         raise ParamsError("\n".join(f"{file}: {line}" for line in lines)) from None
+
+
+def _only(file: Path, space: Mapping[str, Range], only: Sequence[str], flat: Mapping[str, Any]) -> dict[str, Range]:
+    """These keys of the space. What one of them waits for is searched too, or is so in the data set's params."""
+    kept = {}
+    for key in only:
+        if key not in space:
+            raise ParamsError(f"{file}: tune.space does not search `{key}`{nearest(key, list(space))}")
+        for other, value in space[key].when.items():
+            if other not in only and flat[other] != value:
+                raise ParamsError(
+                    f"{file}: tune.space.{key} waits for {other} = {value!r}, which is {flat[other]!r}: "
+                    f"search {other} too, or change it"
+                )
+        when = {other: value for other, value in space[key].when.items() if other in only}
+        kept[key] = space[key].model_copy(update={"when": when})
+    return kept
 
 
 def _searched(file: Path, key: str, given: Range) -> Searched:
