@@ -43,7 +43,7 @@ def tune(given: argparse.Namespace) -> int:
     prepared = stage_folder(given.dataset, "prepare")
     url = given.storage or f"sqlite:///{OUT / given.dataset / 'tune' / 'studies.db'}"
     told = identity(tuning, prepared)
-    study = Study(url, given.study, tuning, told, given.sampler, given.seed)
+    study = Study(url, given.study, tuning, told, given.sampler, given.seed, given.pruner != "none")
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / "params.yaml"
     with atomic(base) as temporary:  # the study's own: editing params.yaml meanwhile changes no trial
@@ -95,6 +95,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, help="share of every training's steps (default: tune.budget)")
     parser.add_argument("--only", nargs="+", default=(), metavar="KEY", help="search these keys of tune.space alone")
     parser.add_argument("--sampler", choices=["tpe", "gp", "random"], default="tpe", help="gp prunes nothing (tpe)")
+    parser.add_argument("--pruner", choices=["hyperband", "none"], default="hyperband", help="(hyperband)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler (0)")
     parser.add_argument("--study", default="study", help="name; another one starts anew (study)")
     parser.add_argument("--storage", help="e.g. postgresql+psycopg://..., for many machines (default: a SQLite file)")

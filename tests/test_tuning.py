@@ -268,6 +268,15 @@ def test_several_scores_are_never_pruned(tunes):
     assert all(len(row.values) == 2 and 0 < row.values[1] < 1 for row in rows)
 
 
+def test_every_trial_can_be_wanted_whole(tunes):
+    found = tunes()
+    study = found.study
+    whole = Study(study.url, "whole", study.tuning, {}, "tpe", 3, prune=False)
+    assert study.prunes
+    assert not whole.prunes
+    whole.close()
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_samplers(tunes, sampler):
     found = tunes({"pace": 0.0}, sampler=sampler)

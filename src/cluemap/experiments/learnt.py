@@ -16,6 +16,7 @@ from cluemap.experiments.study import Row, Study
 from cluemap.figures import style
 from cluemap.params import read_tree
 
+CONTOURED = 10  # trials from which on contours are drawn between them
 SLICES = ("clues.count", "temporal_weighting.sharpness")  # what the study is first of all about
 
 
@@ -72,6 +73,11 @@ def take_over(values: Mapping[str, Any], dataset: str, file: Path) -> tuple[str,
     return f"dvc exp run {' '.join(options)} evaluate@{dataset}", "\n".join([f"{dataset}:", *lines])
 
 
+def _pruned(rows: Sequence[Row]) -> list[tuple[Row, float]]:
+    """Pruned trials and their last report in %."""
+    return [(row, 100 * max(row.reports.items())[1]) for row in rows if row.state == "PRUNED" and row.reports]
+
+
 def _complete(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.state == "COMPLETE"]
 
@@ -80,7 +86,7 @@ def _complete(rows: Sequence[Row]) -> list[Row]:
 def _history(rows: Sequence[Row], score: str, path: Path) -> Path:
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
-    ended = [(row.number, 100 * max(row.reports.items())[1]) for row in rows if row.state == "PRUNED" and row.reports]
+    ended = [(row.number, score) for row, score in _pruned(rows)]
     if ended:
         axes.plot(*zip(*ended, strict=True), "x", color=style.FAINT, label="pruned (last report)")
     done = [(row.number, 100 * row.values[0], row.attributes.get("values", "")) for row in _complete(rows)]
@@ -112,11 +118,14 @@ def _slices(rows: Sequence[Row], keys: Sequence[str], path: Path) -> Path:
     panels = figure.subplots(1, len(keys), squeeze=False, sharey=True).ravel()
     for axes, key in zip(panels, keys, strict=True):
         found = [(row.params[key], 100 * row.values[0]) for row in _complete(rows) if key in row.params]
-        if found:
-            axes.plot(*zip(*found, strict=True), "o", color=style.BLUE, alpha=0.8)
+        ended = [(row.params[key], score) for row, score in _pruned(rows) if key in row.params]
+        for points, sign, colour, name in ((ended, "x", style.FAINT, "pruned"), (found, "o", style.BLUE, "finished")):
+            if points:
+                axes.plot(*zip(*points, strict=True), sign, color=colour, alpha=0.8, label=name)
         _mean_by_value(axes, found)
         axes.set(xlabel=key, title=f"Score by {key.rpartition('.')[2]}")
     panels[0].set_ylabel("score (%)")
+    panels[0].legend(loc="lower right", fontsize=9)
     return style.save(figure, path)
 
 
@@ -130,14 +139,18 @@ def _mean_by_value(axes: Axes, found: Sequence[tuple[Any, float]]) -> None:
 
 @style.house_style()
 def _together(rows: Sequence[Row], across: str, up: str, path: Path) -> Path:
-    """Two keys and the score as colour: the trials themselves, no surface guessed between them."""
+    """Two keys and the score as colour: the finished trials, and where they are many, contours between them."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     both = [row for row in _complete(rows) if {across, up} <= row.params.keys()]
     found = [(row.params[across], row.params[up], 100 * row.values[0]) for row in both]
     if found:
         x, y, score = zip(*found, strict=True)
-        dots = axes.scatter(x, y, c=score, s=60, cmap="viridis", edgecolors="white")
+        colours = {"cmap": "viridis", "vmin": min(score), "vmax": max(score)}
+        if len(found) >= CONTOURED and min(len(set(x)), len(set(y))) > 2:
+            axes.use_sticky_edges = False
+            axes.tricontourf(x, y, score, levels=8, alpha=0.5, **colours)
+        dots = axes.scatter(x, y, c=score, s=60, edgecolors="white", **colours)
         figure.colorbar(dots, ax=axes, label="score (%)")
     axes.set(xlabel=across, ylabel=up, title="Both together, one dot a trial")
     return style.save(figure, path)

@@ -78,14 +78,25 @@ class Asked:
 class Study:
     """A study in its store; every method may raise StoreDown, and can then be called again."""
 
-    def __init__(self, url: str, name: str, tuning: Tuning, identity: Mapping[str, Any], sampler: str, seed: int):
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        tuning: Tuning,
+        identity: Mapping[str, Any],
+        sampler: str,
+        seed: int,
+        prune: bool = True,
+    ):
         """Open it, or make it with the current and the paper's values as its first trials.
+
+        `prune`: end bad trials early, where sampler and objective allow it.
 
         Raises:
             CheckpointError: it was made for other params; names the first that differs.
         """
         self.url, self.name, self.tuning, self.seed = url, name, tuning, seed
-        self.sampler = sampler
+        self.sampler, self.prune_bad = sampler, prune
         self._locks = sqlalchemy.create_engine(url, poolclass=NullPool)
         with answering(url), self.alone():
             options = {"connect_args": {"timeout": 60}} if self.sqlite else {"pool_pre_ping": True}
@@ -246,7 +257,7 @@ class Study:
 
     def _pruner(self) -> optuna.pruners.BasePruner:
         """Hyperband over a trial's reports; none for gp, which is worse with one, nor for several scores."""
-        if self.sampler == "gp" or len(self.tuning.scores) > 1:
+        if not self.prune_bad or self.sampler == "gp" or len(self.tuning.scores) > 1:
             return optuna.pruners.NopPruner()
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=self.tuning.reports, reduction_factor=3)
 
