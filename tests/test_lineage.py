@@ -116,6 +116,9 @@ def test_a_run_is_brought_out(made, root, monkeypatch, capsys, held_by):
     here = findings(run, target)
     assert here.pop(MASKS) == ("missing" if held_by == "nobody" else "same")
     assert set(here.values()) == {"same"}
+    if held_by == "workspace":
+        (target / MASKS / "masks_train.npy").write_text("played with")
+        assert (root / MASKS / "masks_train.npy").read_text() == "masks"  # the original is another file
     capsys.readouterr()
     assert lineage.main([run, "--checkout", str(target)]) == 2
     assert "is not empty" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from cluemap.experiments.space import Tuning
 from cluemap.experiments.study import Row, Study
 from cluemap.figures import style
+from cluemap.files import atomic
 from cluemap.params import read_tree
 
 CONTOURED = 10  # trials from which on contours are drawn between them
@@ -167,9 +168,10 @@ def _page(study: Study, table: pd.DataFrame, pictures: Sequence[Path], path: Pat
     style_ = "body{font-family:sans-serif;max-width:70em;margin:2em auto}img{max-width:100%}td,th{padding:2px 8px}"
     best_first = table.sort_values(study.tuning.scores[0], ascending=False)
     rows = best_first.to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="")
-    path.write_text(
+    page = (
         f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{style_}</style><h1>{title}</h1>'
-        f"{images}<h2>Trials</h2>{rows}\n",
-        encoding="utf-8",
+        f"{images}<h2>Trials</h2>{rows}\n"
     )
+    with atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path

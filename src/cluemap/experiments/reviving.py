@@ -73,16 +73,15 @@ def _params(run: Any, target: Path) -> Iterator[Finding]:
 
 
 def _bring(path: str, wanted: str, cache: Path, target: Path) -> Finding:
-    """Link one output from DVC's cache, or from this project's folder while it still has it."""
+    """One output out of DVC's cache (linked: its files are read-only), or copied from this project's folder."""
     if (target / path).exists():
         shutil.rmtree(target / path) if (target / path).is_dir() else (target / path).unlink()
     if _from_cache(wanted, cache, target / path):
         return Finding(path, "same", "from DVC's cache")
     here = paths.ROOT / path
     if here.exists() and path_hash(here) == wanted:
-        files = [here] if here.is_file() else [file for file in here.rglob("*") if file.is_file()]
-        for file in files:
-            _link(file, target / path / file.relative_to(here) if here.is_dir() else target / path)
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(here, target / path) if here.is_dir() else shutil.copy2(here, target / path)
         return Finding(path, "same", f"from {here}")
     return Finding(path, "missing", f"{wanted} is in no cache: `dvc pull`, or `dvc repro` in {target}, makes it")
 
