@@ -113,8 +113,8 @@ def loader(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
     from builders import write_prepared
 
     from cluemap.data.batches import stream
-    from cluemap.data.resident import Resident
     from cluemap.data.windows import Windows
+    from cluemap.training.resident import Resident
 
     counts, batch_size = {"train": 192, "validation": 2, "test": 2}, 48
     with tempfile.TemporaryDirectory(dir=given.scratch) as folder:

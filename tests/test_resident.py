@@ -4,11 +4,11 @@ import pytest
 import torch
 from builders import write_prepared
 
-from cluemap.data import resident as module
 from cluemap.data.batches import stream
-from cluemap.data.resident import Resident, resident, size_in_bytes
 from cluemap.data.windows import Windows
 from cluemap.errors import DataError
+from cluemap.training import resident as module
+from cluemap.training.resident import Resident, resident, size_in_bytes
 
 FIELDS = ("images", "day", "valid", "image_labels", "index", "mask")
 

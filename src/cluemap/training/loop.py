@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cluemap.data.batches import Batch, batch_indexes, stream
-from cluemap.data.resident import resident
 from cluemap.errors import Interrupted, NotFinite, TrainingError
 from cluemap.params import NetworkParams
 from cluemap.training import checkpoint
 from cluemap.training.computing import autocast, seed_draws, wrapped
 from cluemap.training.distributed import Ranks
 from cluemap.training.keeping import Keeper
+from cluemap.training.resident import resident
 from cluemap.training.stopping import Stop
 from cluemap.training.system import system
 from cluemap.training.task import Data, Log, Settings, Task, Trained
