@@ -20,6 +20,8 @@ from cluemap.experiments.study import Study
 from cluemap.experiments.tuning import Tuner, identity, study_run
 from cluemap.files import atomic
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
+from cluemap.tracking import open_store
+from cluemap.tracking.opening import tracked
 from cluemap.tracking.provenance import provenance
 
 
@@ -74,7 +76,11 @@ def tell(given: argparse.Namespace, study: Study, folder: Path, url: str) -> Non
     print(
         f"pip install optuna-dashboard; optuna-dashboard {url if not given.storage else '<the address of --storage>'}"
     )
-    print(f"mlflow ui   (experiment {given.dataset}/tuning)")
+    if tracked():
+        try:
+            print(f"mlflow ui   (then open {open_store().link(f'{given.dataset}/tuning')})")
+        except CluemapError as error:
+            print(f"mlflow ui   (experiment {given.dataset}/tuning; the run store does not answer now: {error})")
     if best is None:
         return
     line, snippet = take_over(best.params, given.dataset, given.params)

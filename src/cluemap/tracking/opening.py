@@ -62,6 +62,11 @@ def open_run(
     run.close("FINISHED")
 
 
+def tracked() -> bool:
+    """Whether runs go to the store: not with CLUEMAP_TRACKING=off."""
+    return os.environ.get("CLUEMAP_TRACKING") != "off"
+
+
 def _begin(journal: Journal, start: dict[str, Any], upstream: Mapping[str, str | None], resume: RunRef | None) -> Run:
     history = journal.history
     if _goes_on(journal, start, resume):
@@ -73,7 +78,7 @@ def _begin(journal: Journal, start: dict[str, Any], upstream: Mapping[str, str |
         journal = _emptied(journal)
         key = resume.key if resume and resume.key else uuid.uuid4().hex
         journal.write("start", key=key, **start, adopt=resume.id if resume else None)
-    sender = Nowhere(journal) if os.environ.get("CLUEMAP_TRACKING") == "off" else Sender(journal)
+    sender = Sender(journal) if tracked() else Nowhere(journal)
     if sender.send() and sender.store is not None:
         try:
             sweep(sender.store)

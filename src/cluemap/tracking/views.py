@@ -14,6 +14,7 @@ METRICS = {
     "tuning": ("score", "gpu_hours"),
 }  # fmt: skip
 PARAMS = ("seed", "cams.source", "masks.threshold", "clues.count", "temporal_weighting.sharpness")
+SEARCHED = ("clues.count", "temporal_weighting.kind", "temporal_weighting.sharpness", "clues.tau", "clues.momentum")
 
 
 def tags_of(experiment: str) -> dict[str, str]:
@@ -22,7 +23,9 @@ def tags_of(experiment: str) -> dict[str, str]:
     if kind not in METRICS:
         return {}
     columns = ["attributes.`Models`"] if kind == "results" else []
-    columns += [f"metrics.`{name}`" for name in METRICS[kind]] + [f"params.`{name}`" for name in PARAMS]
+    columns += [f"metrics.`{name}`" for name in METRICS[kind]] + [
+        f"params.`{name}`" for name in (SEARCHED if kind == "tuning" else PARAMS)
+    ]
     return {
         "mlflow.experimentKind": "custom_model_development",
         f"mlflow.sharedViewState.{KEY}": json.dumps({"selectedColumns": columns}),
