@@ -126,7 +126,8 @@ def _slices(rows: Sequence[Row], keys: Sequence[str], path: Path) -> Path:
         _mean_by_value(axes, found)
         axes.set(xlabel=key, title=f"Score by {key.rpartition('.')[2]}")
     panels[0].set_ylabel("score (%)")
-    panels[0].legend(loc="lower right", fontsize=9)
+    if _pruned(rows):
+        panels[0].legend(loc="best", fontsize=9)
     return style.save(figure, path)
 
 
