@@ -27,7 +27,8 @@ data: .venv/ready
 	python src/make_data.py
 
 bench: .venv/ready
-	python bench/run.py
+	python bench/run.py --size paper
+	python bench/run.py --size demo
 
 # torch first: whatever depends on it then finds it there. The stamp holds the lock it was made from.
 .venv/ready: requirements.lock
