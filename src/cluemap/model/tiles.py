@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cluemap.model.mixing import Plan, Tile, mix, mix_back
 
-BYTES = 2**23  # of a tile's widest activation, for each thread: less costs time in starting operations
+BYTES = 2**22  # of a tile's widest activation, for each thread: less costs time in starting operations
 EPSILON = 1e-5  # of nn.LayerNorm
 WIDE_KEPT = 2**26  # bytes; where the widest activation of all sequences is larger, the gradient makes it again
 aten = torch.ops.aten
