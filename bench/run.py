@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from table import compared, markdown
+from table import against_released, compared, markdown
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
@@ -46,7 +46,8 @@ def main() -> None:
         line = measured(call, given)
         if line:
             record["lines"].append(line)
-        text = markdown(record) + (compared(record, before) if before else "")  # kept after each line
+        text = markdown(record) + against_released(record)  # kept after each line
+        text += compared(record, before) if before else ""
         stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         stem.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+RELEASED = {  # seconds a window of the released code, paper size, fp32, where fp32 products run at RELEASED_AT GFLOP/s
+    "classifier before clues": 2.3, "classifier after clues": 2.3, "cams": 0.55, "segmenter": 0.61, "maps": 0.20,
+}  # fmt: skip
+RELEASED_AT = 190
 PLACE = ("what", "precision", "dates", "classes", "batch")  # which line is which
 
 
@@ -58,6 +62,24 @@ def rate(line: dict[str, Any]) -> str:
 
 def memory(line: dict[str, Any]) -> str:
     return f"{line['memory_gb']:.2f} GB"
+
+
+def against_released(record: dict[str, Any]) -> str:
+    """Seconds a window, brought to the machine of the released code's figures by the ceiling beside each line."""
+    first = next((line for line in record["lines"] if line["what"] == "ceiling"), None)
+    if first is None or record["about"]["size"] != "paper":
+        return ""
+    rows = []
+    for line in record["lines"]:
+        usual = all(line[name] == first[name] for name in ("dates", "classes", "batch"))
+        if line["what"] in RELEASED and usual and not line.get("compiled"):
+            seconds, old = 1 / line["windows_per_second"], RELEASED[line["what"]]
+            there = seconds * line["ceiling"] / RELEASED_AT
+            numbers = f"{seconds:.2f} | {there:.2f} | {old} | {old / there:.1f} | {memory(line)}"
+            rows.append(f"| {line['what']} | {line['precision']} | {numbers} |")
+    title = f"\nAgainst the released code (7.2 GB), seconds a window; `there` = at {RELEASED_AT} GFLOP/s in fp32:\n\n"
+    head = "| what | precision | here | there | released | ratio | peak memory |\n|---|---|---:|---:|---:|---:|---:|\n"
+    return title + head + "\n".join(rows) + "\n"
 
 
 def compared(record: dict[str, Any], before: dict[str, Any]) -> str:

@@ -41,6 +41,13 @@ def test_another_machine_is_compared_by_its_ceiling():
     assert text.splitlines()[-1] == "| cams | bf16 | 60 | 4 | 1.50 |"
 
 
+def test_the_released_code_is_met_at_its_own_ceiling():
+    """Twice the ceiling here: half a second here is a second there, 0.55 of which were needed."""
+    made = record(rate=2.0, ceiling=380.0)
+    assert table.against_released(made).splitlines()[-1] == "| cams | bf16 | 0.50 | 1.00 | 0.55 | 0.6 | 1.50 GB |"
+    assert table.against_released({**made, "about": {**ABOUT, "size": "demo"}}) == ""
+
+
 @pytest.mark.parametrize("size", work.SIZES)
 def test_a_batch_has_the_size_asked_for(size):
     import torch
