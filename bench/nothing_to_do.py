@@ -11,7 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from builders import write_prepared
 from work import ROOT
 
 
@@ -28,6 +27,8 @@ def main() -> None:
         project = Path(folder) / "project"
         left_out = shutil.ignore_patterns(".venv", "cache", "tmp", "tune", "ablate", "precision", "__pycache__")
         shutil.copytree(ROOT, project, ignore=left_out)
+        from builders import write_prepared  # found once `work` is imported
+
         windows = project / "out" / given.dataset / "prepare" / "windows"
         shutil.rmtree(windows)
         train, rest = given.windows * 3 // 5, given.windows - given.windows * 3 // 5
