@@ -112,6 +112,7 @@ def compare_on_a_rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_one_differing_bit_between_two_ranks_is_seen_on_both(tmp_path):
     torch.multiprocessing.spawn(compare_on_a_rank, (str(tmp_path),), nprocs=2)
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [[True, False]] * 2

@@ -320,6 +320,7 @@ def read_or_refused(path: Path) -> tuple[Tile | None, str]:
         return None, str(error)
 
 
+@pytest.mark.slow
 def test_fuzz_2000_files(tmp_path, capsys):
     """Each file reads to the same arrays or is refused by name and byte: no crash, no hang, no more than 200 MB."""
     path = tmp_path / "1.tfrecord.gz"

@@ -95,6 +95,7 @@ def test_the_project_s_own_store_is_named_without_its_folder(tmp_path, monkeypat
     assert places.without_credentials(places.store_uri()) == "sqlite:///mlflow.db"
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_costs_seconds(root, monkeypatch, caplog):
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and never says a word
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
