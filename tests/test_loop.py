@@ -63,11 +63,15 @@ def params(project) -> Params:
     return load_params("tiny", project / "params.yaml")
 
 
+def settings_of(params: Params) -> Settings:
+    return Settings(params.classifier, params.compute, params.checkpoint, params.seed, {"seed": params.seed})
+
+
 def train(windows, params, folder: Path, at=-1, what=lambda: None) -> tuple[Trained, Points]:
     network, clues = new_classifier(windows, params)
     task = Told(network, clues, windows, params, ALONE)
     task.at, task.what = at, what
-    settings = Settings(params.classifier, params.compute, params.checkpoint, params.seed, {"seed": params.seed})
+    settings = settings_of(params)
     points = Points()
     data = Data(windows, windows.indexes("train"))
     trainer = Trainer(task, data, settings, ALONE, points, folder, checkpoint.load_last(folder))
@@ -262,7 +266,7 @@ def test_a_score_that_is_not_a_number_chooses_nothing(windows, params, tmp_path)
     network, clues = new_classifier(windows, params)
     task = ClassifierTask(network, clues, windows, params, ALONE)
     task.select = "mean_average_precision"
-    settings = Settings(params.classifier, params.compute, params.checkpoint, params.seed, {"seed": params.seed})
+    settings = settings_of(params)
     keeper = Keeper(tmp_path, task, torch.optim.AdamW(network.parameters()), settings, ALONE)
     keeper.scored(None, 3)
     keeper.scored(float("nan"), 5)
