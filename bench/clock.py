@@ -44,8 +44,12 @@ class Clock:
         return 2 * source.nbytes / 1e9 / self.seconds(lambda: target.copy_(source))
 
     def in_turns(self, work: Callable[[], object], rounds: int) -> tuple[float, float]:
-        """Median seconds of `work` (after one unmeasured try), and the median fp32 ceiling beside it in GFLOP/s."""
-        work()
+        """Median seconds of `work`, and the median fp32 ceiling beside it in GFLOP/s.
+
+        Two tries before are not measured: in them the process gets its memory, which a long run gets once.
+        """
+        for _ in range(2):
+            work()
         times, ceilings = [], []
         for _ in range(rounds):
             ceilings.append(self.product_rate(torch.float32))

@@ -6,8 +6,10 @@ from torch import Tensor
 
 from cluemap.model import tiles
 from cluemap.model.blocks import Transformer
+from cluemap.model.mixing import Plan
 
 S, L, D, FIRST = 7, 9, 12, 3  # sequences, tokens, width, class tokens
+SOME = 8 * S * L * (2 * D + 2 * 5 + 2 * L)  # bytes of a block's input, middle, mixed values and attention: no more
 
 
 def network(residual: str = "plain", dropout: float = 0.0) -> Transformer:
@@ -43,9 +45,9 @@ def plainly(monkeypatch: pytest.MonkeyPatch, made: Transformer, seen: Tensor | N
 
 @pytest.mark.parametrize("residual", ["plain", "normed", "both"])
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize(("size", "wide_kept"), [(1, True), (3, False), (7, True)])
-def test_values_and_gradients(monkeypatch, residual, masked, size, wide_kept):
-    monkeypatch.setattr(tiles, "WIDE_KEPT", wide_kept * 2**20)
+@pytest.mark.parametrize(("size", "room"), [(1, 2**20), (3, 0), (7, SOME)])
+def test_values_and_gradients(monkeypatch, residual, masked, size, room):
+    monkeypatch.setattr(tiles, "KEPT", 2 * room)  # of two blocks
     made, seen = network(residual), padded() if masked else None
     monkeypatch.setattr(tiles, "BYTES", size * 3 * D * L * 8 // torch.get_num_threads())
     wanted, found = plainly(monkeypatch, made, seen), passed(made, seen)
@@ -75,10 +77,21 @@ def test_first_tokens_alone_are_those_of_all(monkeypatch, usable, residual, dtyp
         assert (one - other).abs().max() <= tolerance * other.abs().max()
 
 
+def test_what_has_room_is_kept_in_order():
+    x, weights = torch.zeros(S, L, D), network().blocks[0]._weights()
+    a_float = S * L * 4
+    bounds = [2 * D + 10, 2 * D + 10 + 2 * L, 2 * D + 40 + 2 * L, 5 * D + 40 + 2 * L]  # floats a token, summed up
+    for fitting, bound in enumerate(bounds):
+        for room, wanted in ((bound, fitting), (bound - 0.5, max(0, fitting - 1))):
+            plan = Plan(2, "plain", first=0, asked=0, dtype=torch.float32, keep=True, room=room * a_float)
+            assert tiles._fitting(x, weights, plan) == wanted
+
+
 def test_dates_behind_the_last_are_not_computed(monkeypatch):
     monkeypatch.setattr(tiles, "BYTES", 1)  # one sequence a tile
-    lengths = [tile.length for tile in tiles._tiles(torch.zeros(S, L, D), padded(), network().blocks[0]._weights(), 0)]
-    assert lengths == [9, 4, 3, 5, 8, 7, 6]
+    plan = Plan(2, "plain", first=0, asked=0, dtype=torch.float32, keep=False, room=0)
+    found = tiles._tiles(torch.zeros(S, L, D), padded(), network().blocks[0]._weights(), plan)
+    assert [tile.length for tile in found] == [9, 4, 3, 5, 8, 7, 6]
 
 
 def test_single_and_half_precision(monkeypatch):

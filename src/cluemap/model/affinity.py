@@ -27,27 +27,35 @@ def weighted_sequence(sequence: Tensor, weights: Tensor) -> Tensor:
     return einsum(sequence, weights.to(sequence.dtype), "b n t d, b k t -> b k n d").float()
 
 
-def neighbours(x: Tensor, dilation: int) -> Tensor:
-    """b d h w -> b d j h w: the values of the 8 neighbours j at `dilation` positions, border replicated."""
+def neighbours(x: Tensor, dilation: int) -> list[Tensor]:
+    """b d h w -> of each of the 8 neighbours at `dilation` positions its values b d h w, border replicated; views."""
     height, width = x.shape[-2:]
     padded = F.pad(x, [dilation] * 4, mode="replicate")
-    return torch.stack([_shifted(padded, shift, dilation, height, width) for shift in SHIFTS], dim=2)
+    corners = [(dilation * (1 + row), dilation * (1 + column)) for row, column in SHIFTS]
+    return [padded[..., top : top + height, left : left + width] for top, left in corners]
 
 
 def affinity(features: Tensor, dilation: int, temperature: float) -> Tensor:
     """b d h w -> b j h w: how much each position listens to its 8 neighbours j; sums to 1 over j (eq. 12)."""
-    near = neighbours(features, dilation)  # b d j h w
-    alike = F.cosine_similarity(near, features[:, :, None], dim=1)  # b j h w
-    apart = torch.linalg.vector_norm(near - near.mean(dim=2, keepdim=True), dim=2)  # b d h w; .std() is far slower
-    spread = apart.mean(dim=1, keepdim=True) * (len(SHIFTS) - 1) ** -0.5  # b 1 h w: a busy area listens more evenly
+    near = neighbours(features, dilation)
+    length = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(1e-8)  # b 1 h w
+    along = torch.cat([(one * features).sum(dim=1, keepdim=True) for one in near], dim=1)  # b j h w
+    alike = along / torch.cat(neighbours(length, dilation), dim=1) / length  # cosines
+    mean = torch.zeros_like(features)
+    for one in near:
+        mean = mean + one / len(near)
+    variance = torch.zeros_like(features)
+    for one in near:
+        variance = variance + (one - mean).square() / (len(near) - 1)
+    deviation = variance.clamp_min(1e-30).sqrt()  # not of 0, where a root has no gradient
+    spread = deviation.mean(dim=1, keepdim=True)  # b 1 h w: a busy area listens more evenly
     return (alike / (spread + 1e-8) / temperature).softmax(dim=1)
 
 
 def propagate(cam: Tensor, affinity: Tensor, dilation: int, rounds: int) -> Tensor:
     """b h w, b j h w -> b h w: `rounds` times, each position becomes the affinity-weighted mean of its 8 neighbours."""
     for _ in range(rounds):
-        near = rearrange(neighbours(cam[:, None], dilation), "b 1 j h w -> b j h w")
-        cam = (near * affinity).sum(dim=1)  # eq. 13
+        cam = (torch.cat(neighbours(cam[:, None], dilation), dim=1) * affinity).sum(dim=1)  # eq. 13
     return cam
 
 
@@ -72,8 +80,3 @@ def refine(
     listened = affinity(features[window, crop], affinity_params.dilation, affinity_params.temperature)
     spread = propagate(raw, listened, affinity_params.dilation, affinity_params.rounds)
     return cam.index_put((window, crop), (1 - blend) * raw + blend * spread)
-
-
-def _shifted(padded: Tensor, shift: tuple[int, int], dilation: int, height: int, width: int) -> Tensor:
-    top, left = dilation * (1 + shift[0]), dilation * (1 + shift[1])
-    return padded[..., top : top + height, left : left + width]

@@ -58,9 +58,12 @@ class Block(nn.Module):
         both    x + LN x + f(LN x)  released Exact segmenter
     """
 
-    def __init__(self, width: int, heads: int, head_width: int, feed_forward: int, dropout: float, residual: str):
+    def __init__(
+        self, width: int, heads: int, head_width: int, feed_forward: int, dropout: float, residual: str, depth: int = 1
+    ):
+        """depth: of the stack that this block is one of (they share the room of `tiles.KEPT`)."""
         super().__init__()
-        self.residual, self.dropout = residual, dropout
+        self.residual, self.dropout, self.depth = residual, dropout, depth
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads, head_width, dropout)
         self.feed_forward = nn.Sequential(
@@ -79,7 +82,8 @@ class Block(nn.Module):
     def watched(self, x: Tensor, seen: Tensor | None, first: int, asked: int = 0) -> tuple[Tensor, Tensor]:
         """s l d -> the same as forward, and s first (l - first): what the first tokens attend to (none for first 0)."""
         if tiles.usable(x, self.dropout if self.training else 0.0):
-            return tiles.block(x, seen, self._weights(), self.attention.heads, self.residual, first, asked)
+            room = tiles.KEPT / self.depth
+            return tiles.block(x, seen, self._weights(), self.attention.heads, self.residual, first, asked, room)
         mask = None if seen is None else rearrange(seen, "s l -> s 1 1 l")
         normed = self.attention_norm(x)
         query, key, value = self.attention.heads_of(normed)
@@ -107,7 +111,7 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(width, heads, head_width, feed_forward, dropout, residual) for _ in range(depth)
+            Block(width, heads, head_width, feed_forward, dropout, residual, depth) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
 

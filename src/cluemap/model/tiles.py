@@ -2,11 +2,13 @@
 
 A tile goes through the whole block while it lies in the processor's cache, and dates behind the last one of its
 sequences are left out. Kept for the gradient are the block's input, the mixed values, the sum after attention and,
-where it is small, the feed-forward half before its GELU; the rest is made again, tile by tile. Products in float32 go
-through oneDNN where torch has it: on some processors torch's own choice has half its rate.
+where there is room, attention, queries, keys and values, and the feed-forward half before its GELU; the rest is made
+again, tile by tile.
+Products in float32 go through oneDNN where torch has it: on some processors torch's own choice has half its rate.
 """
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +16,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from cluemap.model.mixing import Plan, Tile, mix, mix_back
+from cluemap.model.mixing import Plan, Tile, by_head, mix, mix_back
 
 BYTES = 2**22  # of a tile's widest activation, for each thread: less costs time in starting operations
 EPSILON = 1e-5  # of nn.LayerNorm
-WIDE_KEPT = 2**26  # bytes; where the widest activation of all sequences is larger, the gradient makes it again
+KEPT = 1.17e9  # bytes that a transformer's blocks keep together for the gradient; what has no room is made again
 aten = torch.ops.aten
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
@@ -45,17 +47,25 @@ def usable(x: Tensor, dropout: float) -> bool:
 
 
 def block(
-    x: Tensor, seen: Tensor | None, weights: Weights, heads: int, residual: str, first: int = 0, asked: int = 0
+    x: Tensor,
+    seen: Tensor | None,
+    weights: Weights,
+    heads: int,
+    residual: str,
+    first: int = 0,
+    asked: int = 0,
+    room: float = 0,
 ) -> Any:
     """s l d, seen s l bool or None (all) -> s l d, and s first (l - first): what the first tokens attend to.
 
     `asked`: only so many first tokens are wanted (0 = all). Values at dates behind the last seen one of a tile are
-    those of `x`. No gradient passes through the attention.
+    those of `x`. No gradient passes through the attention. Within `room` bytes more is kept for
+    the gradient, which saves its time.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     keep = torch.is_grad_enabled() and (x.requires_grad or any(weight.requires_grad for weight in weights))
     with torch.autocast("cpu", enabled=False):
-        return _Block.apply(x.contiguous(), seen, Plan(heads, residual, first, asked, dtype, keep), *weights)
+        return _Block.apply(x.contiguous(), seen, Plan(heads, residual, first, asked, dtype, keep, room), *weights)
 
 
 class _Block(torch.autograd.Function):
@@ -65,13 +75,14 @@ class _Block(torch.autograd.Function):
         s, length, d = x.shape
         out = x.new_empty(s, plan.asked or length, d)
         attention = x.new_zeros(s, plan.first, length - plan.first if plan.first else 0)
-        kept = Kept.empty(out, weights, plan) if plan.keep else None
-        for tile in _tiles(x, seen, weights, plan.asked):
+        kept, fitting = [], _fitting(x, weights, plan)
+        for tile in _tiles(x, seen, weights, plan):
             here = slice(tile.start, tile.stop)
             rows = _take(x, tile, tile.length)
             normed = _norm(rows, weights.first_scale, weights.first_shift)[0]
             projected = _product(normed.to(plan.dtype), weights.query_key_value)
-            mixed, sums = mix(projected, tile, plan, attention[here])
+            parts = by_head(projected, tile, plan)
+            mixed, share = mix(parts, tile, plan, attention[here])
             middle = _product(mixed, weights.out, weights.out_bias).to(x.dtype)
             for kind, part in (("plain", rows), ("normed", normed)):
                 if plan.residual in (kind, "both"):
@@ -82,11 +93,11 @@ class _Block(torch.autograd.Function):
             _put(out, tile, middle + narrow)
             if not plan.asked:
                 out[here, tile.length :] = x[here, tile.length :]
-            if kept:
-                kept.put(tile, mixed, middle, wide, sums)
-        if kept:
-            ctx.plan = plan
-            ctx.save_for_backward(x, seen, *kept, *parameters)
+            if plan.keep:
+                kept.append(Kept(tile, mixed, middle, *(share, parts, wide)[:fitting]))
+        if plan.keep:
+            ctx.plan, ctx.kept = plan, kept
+            ctx.save_for_backward(x, *parameters)
         ctx.mark_non_differentiable(attention)
         return out, attention
 
@@ -94,19 +105,17 @@ class _Block(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, above: Tensor, _attention: Tensor) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
-        x, seen, *saved = ctx.saved_tensors
-        kept, parameters = Kept(*saved[: len(Kept._fields)]), saved[len(Kept._fields) :]
+        x, *parameters = ctx.saved_tensors
         weights = _cast(Weights(*parameters), plan.dtype)
         found = Weights(*(torch.zeros_like(weight) for weight in parameters))
         below = torch.empty_like(x)
-        for tile in _tiles(x, seen, weights, plan.asked):
+        for tile, mixed, middle, share, parts, wide in ctx.kept:
             here = slice(tile.start, tile.stop)
             rows, top = _take(x, tile, tile.length), _take(above, tile, tile.asked)
-            mixed, middle, wide = (_take(whole, tile, tile.asked) for whole in kept[:3])
             # feed-forward half
             second, *about = _norm(middle, weights.second_scale, weights.second_shift)
             inputs = second.to(plan.dtype)
-            if not wide.shape[1]:
+            if wide is None:
                 wide = _product(inputs, weights.wide, weights.wide_bias)
             part = top.to(plan.dtype)
             _gather(found.narrow, found.narrow_bias, part, F.gelu(wide))
@@ -120,8 +129,9 @@ class _Block(torch.autograd.Function):
             _gather(found.out, found.out_bias, part, mixed)
             normed, *about = _norm(rows, weights.first_scale, weights.first_shift)
             inputs = normed.to(plan.dtype)
-            projected = _product(inputs, weights.query_key_value)
-            part = mix_back(_back(part, weights.out), projected, mixed, kept.sums_of(tile), tile, plan)
+            if parts is None:
+                parts = by_head(_product(inputs, weights.query_key_value), tile, plan)
+            part = mix_back(_back(part, weights.out), parts, share, tile, plan)
             _gather(found.query_key_value, None, part, inputs)
             part = _back(part, weights.query_key_value).to(x.dtype)
             up = up.view(tile.size, tile.asked, -1)
@@ -137,41 +147,29 @@ class _Block(torch.autograd.Function):
 
 
 class Kept(NamedTuple):
-    """Activations kept for the gradient."""
+    """What a tile keeps for the gradient."""
 
-    mixed: Tensor  # s asked (a e)
-    middle: Tensor  # s asked d, after the attention half
-    wide: Tensor  # s asked w, before the GELU; w is 0 where it is made again
-    sums: Tensor  # s a asked, of the fused attention; empty in half precision
-
-    @classmethod
-    def empty(cls, out: Tensor, weights: Weights, plan: Plan) -> "Kept":
-        s, asked, d = out.shape
-        make = lambda width, dtype: torch.empty(s, asked, width, dtype=dtype)
-        small = s * asked * len(weights.wide) * weights.wide.element_size() <= WIDE_KEPT
-        return cls(
-            mixed=make(weights.out.shape[1], plan.dtype),
-            middle=make(d, out.dtype),
-            wide=make(len(weights.wide) if small else 0, plan.dtype),
-            sums=torch.empty(s, plan.heads, asked if plan.dtype != torch.bfloat16 else 0, dtype=out.dtype),
-        )
-
-    def put(self, tile: Tile, mixed: Tensor, middle: Tensor, wide: Tensor, sums: Tensor | None) -> None:
-        for whole, part in zip(self[:3], (mixed, middle, wide), strict=True):
-            if whole.shape[2]:
-                _put(whole, tile, part)
-        if sums is not None:
-            self.sums[tile.start : tile.stop, :, : tile.asked] = sums
-
-    def sums_of(self, tile: Tile) -> Tensor | None:
-        if not self.sums.shape[2]:
-            return None
-        return self.sums[tile.start : tile.stop, :, : tile.asked].contiguous()
+    tile: Tile
+    mixed: Tensor  # (s asked) (a e)
+    middle: Tensor  # (s asked) d, after the attention half
+    share: Tensor | None = None  # (s a) asked l, the attention; this and the next ones None where they are made again
+    parts: Tensor | None = None  # three (s a) l e, query, key, value
+    wide: Tensor | None = None  # (s asked) w, before the GELU
 
 
-def _tiles(x: Tensor, seen: Tensor | None, weights: Weights, asked: int) -> Iterator[Tile]:
+def _fitting(x: Tensor, weights: Weights, plan: Plan) -> int:
+    """How many of the last three of `Kept` there is room for, in their order."""
+    s, length, d = x.shape
+    rows, half = s * (plan.asked or length), plan.dtype.itemsize
+    always = x.nbytes + rows * (d * x.itemsize + weights.out.shape[1] * half)
+    share, parts = rows * plan.heads * length * half, s * length * len(weights.query_key_value) * half
+    sums = accumulate((share, parts, rows * len(weights.wide) * half), initial=always)
+    return max(0, sum(bytes_ <= plan.room for bytes_ in sums) - 1)
+
+
+def _tiles(x: Tensor, seen: Tensor | None, weights: Weights, plan: Plan) -> Iterator[Tile]:
     s, length, _ = x.shape
-    widest = max(len(weights.query_key_value), len(weights.wide)) * length * weights.wide.element_size()
+    widest = max(len(weights.query_key_value), len(weights.wide), plan.heads * length) * length * plan.dtype.itemsize
     size = max(1, BYTES * torch.get_num_threads() // widest)
     if seen is not None and seen.all():
         seen = None
@@ -183,8 +181,8 @@ def _tiles(x: Tensor, seen: Tensor | None, weights: Weights, asked: int) -> Iter
             end = int(ends[start:stop].max())
             looked = seen[start:stop, :end]
             if not looked.all():
-                hidden = torch.zeros(looked.shape, dtype=weights.wide.dtype).masked_fill_(~looked, -torch.inf)[:, None]
-        yield Tile(start, stop, end, asked or end, hidden)
+                hidden = torch.zeros(looked.shape, dtype=plan.dtype).masked_fill_(~looked, -torch.inf)[:, None]
+        yield Tile(start, stop, end, plan.asked or end, hidden)
 
 
 def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
