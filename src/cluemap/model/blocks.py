@@ -43,7 +43,7 @@ def first_tokens_attention(query: Tensor, key: Tensor, seen: Tensor | None, firs
     Only these rows are formed, never the whole l x l map; no gradient (METHOD section 5.1).
     """
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
-        scores = query[:, :, :first].float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
+        scores = (query[:, :, :first] @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
         if seen is not None:
             scores = scores.masked_fill(~seen, -torch.inf)
         return scores.softmax(dim=-1)[..., first:].mean(dim=1)
