@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluemap.errors import CluemapError
 from cluemap.experiments.ablation import VARIANTS, ablate, table
-from cluemap.files import write_json
+from cluemap.files import write_json, write_text
 from cluemap.paths import OUT, stage_folder
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     except CluemapError as error:
         sys.exit(f"ablate: error: {error}")
     write_json(folder / "table.json", {"seeds": given.seeds, "rows": lines})
-    (folder / "table.md").write_text(table(lines, given.seeds) + "\n", encoding="utf-8")
+    write_text(folder / "table.md", table(lines, given.seeds) + "\n")
     print(table(lines, given.seeds))
 
 

@@ -18,7 +18,7 @@ from cluemap.experiments.slots import Place
 from cluemap.experiments.space import read_tuning
 from cluemap.experiments.study import Study
 from cluemap.experiments.tuning import Tuner, identity, study_run
-from cluemap.files import atomic
+from cluemap.files import atomic, write_text
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
 from cluemap.tracking import open_store
 from cluemap.tracking.opening import tracked
@@ -64,7 +64,7 @@ def tune(given: argparse.Namespace) -> int:
     if given.confirm and best:
         seeds = list(range(given.confirm))
         table = confirmed(confirm(tuning, best.params, seeds, folder / "confirm", base, prepared, given.jobs), seeds)
-        (folder / "report" / "confirmed.md").write_text(table + "\n", encoding="utf-8")
+        write_text(folder / "report" / "confirmed.md", table + "\n")
         print(table)
     return 0 if whole else 3
 

@@ -49,10 +49,15 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_text(path: Path | str, content: str) -> None:
+    """Write `content` as UTF-8, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
 def write_json(path: Path | str, content: Any) -> None:
     """Write `content` as indented JSON, atomically. NaN is written as null, which every reader understands."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(_without_nan(content), indent=2) + "\n")
 
 
 def read_json(path: Path | str) -> Any:

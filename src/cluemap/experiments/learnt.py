@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from cluemap.experiments.space import Tuning
 from cluemap.experiments.study import Row, Study
 from cluemap.figures import style
-from cluemap.files import atomic
+from cluemap.files import write_text
 from cluemap.params import read_tree
 
 CONTOURED = 10  # trials from which on contours are drawn between them
@@ -173,6 +173,5 @@ def _page(study: Study, table: pd.DataFrame, pictures: Sequence[Path], path: Pat
         f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{style_}</style><h1>{title}</h1>'
         f"{images}<h2>Trials</h2>{rows}\n"
     )
-    with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path

@@ -30,7 +30,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cluemap.errors import DataError
-from cluemap.files import atomic
+from cluemap.files import write_text
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PIXEL = 96 / 150  # CSS pixels a PNG pixel: figures are drawn at 150 dots an inch
@@ -61,8 +61,7 @@ def write_report(content: Mapping[str, Any], path: Path | str) -> Path:
     html = environment.get_template(TEMPLATE.name).render(
         title=content["title"], subtitle=content.get("subtitle", ""), headline=headline, sections=sections, words=words
     )
-    with atomic(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return Path(path)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cluemap.data.labels import split_of
 from cluemap.data.patches import NODATA, SPLITS
 from cluemap.data.scene.reader import SceneReader
-from cluemap.files import atomic
+from cluemap.files import write_text
 from cluemap.mapping.inspecting import SAMPLES, SIDE, Findings
 
 THUMBNAILS, ACROSS, MOST = 24, 6, 480  # dates shown, in rows of; pixels a side
@@ -37,8 +37,7 @@ def write_page(file: Path, found: Findings) -> None:
 <h1>{name}</h1><p>{escape(str(found.imagery.grid))}; {len(dates)} dates
 <h2>Warnings</h2><ul>{said}</ul>{pictures}{_labels(found) if found.reader else ""}
 <h2>Dates</h2><p>From {SAMPLES**2} samples of {SIDE} px.<table><tr><th>date<th>seen<th>cloud or no data{rows}</table>"""
-    with atomic(file) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(file, page)
 
 
 def figures(found: Findings) -> list[Figure]:

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch as Swatch
 from rasterio.enums import Resampling
 
 from cluemap.data.patches import VOID, Legend
-from cluemap.files import atomic
+from cluemap.files import atomic, write_text
 from cluemap.mapping.rasters import entries
 
 LONGEST = 1400  # pixels of the preview's longer side
@@ -24,13 +24,12 @@ def write_style(out: Path, legend: Legend) -> Path:
         for number, name, colour in entries(legend)
     )
     path = out.with_suffix(".qml")
-    with atomic(path) as temporary:
-        temporary.write_text(
-            '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM">\n<qgis version="3.22"><pipe>'
-            '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">'
-            f"<colorPalette>{lines}</colorPalette></rasterrenderer></pipe></qgis>\n",
-            encoding="utf-8",
-        )
+    write_text(
+        path,
+        '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM">\n<qgis version="3.22"><pipe>'
+        '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">'
+        f"<colorPalette>{lines}</colorPalette></rasterrenderer></pipe></qgis>\n",
+    )
     return path
 
 
