@@ -40,10 +40,11 @@ class Attention(nn.Module):
 def first_tokens_attention(query: Tensor, key: Tensor, seen: Tensor | None, first: int) -> Tensor:
     """s a l e, s a l e, s 1 1 l -> s first (l - first): attention of the first tokens to the rest, mean over heads.
 
-    Only these rows are formed, never the whole l x l map; no gradient (METHOD section 5.1).
+    Only these rows are formed, never the whole l x l map: scores in the block's precision, their softmax in float32. No
+    gradient (METHOD section 5.1).
     """
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
-        scores = (query[:, :, :first] @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
+        scores = ((query[:, :, :first] * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).float()
         if seen is not None:
             scores = scores.masked_fill(~seen, -torch.inf)
         return scores.softmax(dim=-1)[..., first:].mean(dim=1)

@@ -1,7 +1,8 @@
 """Attention of one tile on the CPU (see tiles.py): values mixed forward, and gradients back.
 
-All heads of all sequences of a tile go through plain batched products. torch's fused attention is made for long
-sequences: at the 80 to 150 tokens here its products are too small, forward and still more so backward.
+All heads of all sequences of a tile go through plain batched products, which form the tile's heads x l x l attention.
+torch's fused attention, which does not, is made for longer sequences: at the 80 to 150 tokens here its products are too
+small, forward and still more so backward.
 """
 
 from typing import NamedTuple
@@ -21,7 +22,7 @@ class Plan(NamedTuple):
     asked: int  # so many first tokens come out of the block; 0 = all
     dtype: torch.dtype  # of the products
     keep: bool  # for a gradient
-    room: float  # bytes that may be kept for the gradient
+    room: float  # bytes up to which more is kept for the gradient than must be
 
 
 class Tile(NamedTuple):
@@ -31,7 +32,7 @@ class Tile(NamedTuple):
     stop: int
     length: int
     asked: int  # first tokens that come out
-    hidden: Tensor | None  # s 1 l: -inf at keys that no query may see, 0 elsewhere; None = all may be seen
+    hidden: Tensor | None  # s 1 l: lowest number at keys that no query may see, 0 elsewhere; None = all may be seen
 
     @property
     def size(self) -> int:
@@ -70,7 +71,9 @@ def mix_back(above: Tensor, parts: Tensor, share: Tensor | None, tile: Tile, pla
     above = above.view(tile.size, tile.asked, plan.heads, -1).transpose(1, 2).flatten(0, 1)
     below = torch.empty(3, *key.shape, dtype=plan.dtype)
     torch.bmm(share.transpose(1, 2), above, out=below[2])
-    of_share = torch.bmm(above, value.transpose(1, 2))
+    # A softmax's gradient ignores what a whole row shares. Taken out, it is not left over from a row of rounded shares.
+    apart = value - value.mean(dim=1, keepdim=True)
+    of_share = torch.bmm(above, apart.transpose(1, 2))
     of_scores = aten._softmax_backward_data(of_share, share, -1, share.dtype)
     nothing, scale = of_scores.new_empty(1), query.shape[-1] ** -0.5
     below[0, :, : tile.asked] = torch.baddbmm(nothing, of_scores, key, beta=0, alpha=scale)

@@ -3,8 +3,8 @@
 A tile goes through the whole block while it lies in the processor's cache, and dates behind the last one of its
 sequences are left out. Kept for the gradient are the block's input, the mixed values, the sum after attention and,
 where there is room, attention, queries, keys and values, and the feed-forward half before its GELU; the rest is made
-again, tile by tile.
-Products in float32 go through oneDNN where torch has it: on some processors torch's own choice has half its rate.
+again, tile by tile. Linear layers in float32 go through oneDNN where torch has it: on some processors torch's own
+choice has half its rate.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,9 @@ from cluemap.model.mixing import Plan, Tile, by_head, mix, mix_back
 
 BYTES = 2**22  # of a tile's widest activation, for each thread: less costs time in starting operations
 EPSILON = 1e-5  # of nn.LayerNorm
-KEPT = 1.17e9  # bytes that a transformer's blocks keep together for the gradient; what has no room is made again
+# Bytes up to which one transformer's blocks keep for the gradient (each process for itself) more than they must. At the
+# paper's sizes and batches of 4 the segmenter so keeps all, and the classifier, twice as deep, stays under 2.5 GB.
+KEPT = 1.17e9
 aten = torch.ops.aten
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
@@ -59,8 +61,8 @@ def block(
     """s l d, seen s l bool or None (all) -> s l d, and s first (l - first): what the first tokens attend to.
 
     `asked`: only so many first tokens are wanted (0 = all). Values at dates behind the last seen one of a tile are
-    those of `x`. No gradient passes through the attention. Within `room` bytes more is kept for
-    the gradient, which saves its time.
+    those of `x`. No gradient passes through the attention. More is kept for the gradient than must be as long as all
+    of it fits into `room` bytes.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     keep = torch.is_grad_enabled() and (x.requires_grad or any(weight.requires_grad for weight in weights))
@@ -96,8 +98,8 @@ class _Block(torch.autograd.Function):
             if plan.keep:
                 kept.append(Kept(tile, mixed, middle, *(share, parts, wide)[:fitting]))
         if plan.keep:
-            ctx.plan, ctx.kept = plan, kept
-            ctx.save_for_backward(x, *parameters)
+            ctx.plan, ctx.tiles = plan, [one.tile for one in kept]
+            ctx.save_for_backward(x, *parameters, *(part for one in kept for part in one[1:]))
         ctx.mark_non_differentiable(attention)
         return out, attention
 
@@ -105,11 +107,13 @@ class _Block(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, above: Tensor, _attention: Tensor) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
-        x, *parameters = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        parameters, saved = saved[: len(Weights._fields)], saved[len(Weights._fields) :]
         weights = _cast(Weights(*parameters), plan.dtype)
         found = Weights(*(torch.zeros_like(weight) for weight in parameters))
         below = torch.empty_like(x)
-        for tile, mixed, middle, share, parts, wide in ctx.kept:
+        for at, tile in enumerate(ctx.tiles):
+            _, mixed, middle, share, parts, wide = Kept(tile, *saved[5 * at : 5 * at + 5])
             here = slice(tile.start, tile.stop)
             rows, top = _take(x, tile, tile.length), _take(above, tile, tile.asked)
             # feed-forward half
@@ -160,10 +164,10 @@ class Kept(NamedTuple):
 def _fitting(x: Tensor, weights: Weights, plan: Plan) -> int:
     """How many of the last three of `Kept` there is room for, in their order."""
     s, length, d = x.shape
-    rows, half = s * (plan.asked or length), plan.dtype.itemsize
-    always = x.nbytes + rows * (d * x.itemsize + weights.out.shape[1] * half)
-    share, parts = rows * plan.heads * length * half, s * length * len(weights.query_key_value) * half
-    sums = accumulate((share, parts, rows * len(weights.wide) * half), initial=always)
+    tokens, item = s * (plan.asked or length), plan.dtype.itemsize
+    always = x.nbytes + tokens * (d * x.itemsize + weights.out.shape[1] * item)
+    share, parts = tokens * plan.heads * length * item, s * length * len(weights.query_key_value) * item
+    sums = accumulate((share, parts, tokens * len(weights.wide) * item), initial=always)
     return max(0, sum(bytes_ <= plan.room for bytes_ in sums) - 1)
 
 
@@ -178,10 +182,11 @@ def _tiles(x: Tensor, seen: Tensor | None, weights: Weights, plan: Plan) -> Iter
     for start in range(0, s, size):
         stop, end, hidden = min(s, start + size), length, None
         if seen is not None:
-            end = int(ends[start:stop].max())
+            end = max(1, int(ends[start:stop].max()))
             looked = seen[start:stop, :end]
             if not looked.all():
-                hidden = torch.zeros(looked.shape, dtype=plan.dtype).masked_fill_(~looked, -torch.inf)[:, None]
+                lowest = torch.finfo(plan.dtype).min  # not -inf: a sequence of which nothing is seen stays finite
+                hidden = torch.zeros(looked.shape, dtype=plan.dtype).masked_fill_(~looked, lowest)[:, None]
         yield Tile(start, stop, end, plan.asked or end, hidden)
 
 
