@@ -1,6 +1,7 @@
 """Does training in bfloat16 end where float32 does? The same pipelines in both, over several seeds: a Markdown table.
 
-Goes on where it was stopped. On CPUs without bfloat16 products the second half takes long.
+The float32 ones are those of `src/ablate.py`, shared with it. Goes on where it was stopped. On CPUs without bfloat16
+products the other half takes long.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 from cluemap.errors import CluemapError  # noqa: E402
-from cluemap.experiments.ablation import MASK_STAGES, line, table  # noqa: E402
+from cluemap.experiments.ablation import MASK_STAGES, SOURCES, line, table  # noqa: E402
 from cluemap.experiments.pipelines import make_pipeline, run_all  # noqa: E402
 from cluemap.paths import OUT, stage_folder  # noqa: E402
 
@@ -28,13 +29,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="pipelines at once (default: 1)")
     given = parser.parse_args()
-    folder, prepared = OUT / given.dataset / "precision", stage_folder(given.dataset, "prepare")
+    out, prepared = OUT / given.dataset, stage_folder(given.dataset, "prepare")
+    folders = {"fp32": out / "ablate" / "both", "bf16": out / "precision" / "bf16"}
     wanted = [(precision, seed) for seed in given.seeds for precision in PRECISIONS]
     pipelines = {}
     try:
         for precision, seed in wanted:
-            changes = {"compute.precision": precision, "cams.source": "clue", "seed": seed}
-            pipelines[precision, seed] = make_pipeline(given.dataset, folder / f"{precision}_{seed}", prepared, changes)
+            folder = folders[precision].with_name(f"{folders[precision].name}_{seed}")
+            changes = {**SOURCES, "compute.precision": precision, "seed": seed}
+            pipelines[precision, seed] = make_pipeline(given.dataset, folder, prepared, changes)
         run_all([(pipeline, STAGES) for pipeline in pipelines.values()], given.jobs)
     except CluemapError as error:
         sys.exit(f"precision: error: {error}")
