@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -127,6 +129,26 @@ def test_clues_that_differ_between_ranks_stop_the_training():
     keeper.ranks, keeper.task = Differing(0, 2, torch.device("cpu")), SimpleNamespace(state=dict)
     with pytest.raises(TrainingError, match="step 7: the clues differ"):
         keeper.check_alike(7)
+
+
+@pytest.mark.slow
+def test_several_processes_write_the_cams_of_one(whole, tmp_path):
+    """Batches of 5: with three processes one has no validation window at all."""
+    folders = []
+    for processes in (1, 3):
+        root = tmp_path / str(processes)
+        shutil.copytree(whole, root)
+        tiny.run("make_cams", root, CLUEMAP_PROCESSES=str(processes))
+        folders.append(root / "out/tiny/make_cams/cams")
+    one, many = folders
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in many.iterdir())
+    for name in (name for name in names if name.endswith(".npy")):
+        maps, same = np.load(one / name), np.load(many / name)
+        assert maps.reshape(len(maps), -1).any(axis=1).all(), name
+        np.testing.assert_allclose(same, maps, atol=2e-3, err_msg=name)  # float16, other sizes of batches' tiles
+    weights_of = lambda folder: json.loads((folder / "temporal_weights.json").read_text())
+    np.testing.assert_allclose(weights_of(many)["sum"], weights_of(one)["sum"], atol=1e-5)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 (The stage's picture of the year shows each crop's greenness beneath: that opens the validation fold's masks.)
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from cluemap.model.clues import Clues
 from cluemap.model.encoder import DAYS
 from cluemap.params import Params
 from cluemap.training.distributed import Ranks
-from cluemap.training.inference import cams, gather_rows, in_order, scan
+from cluemap.training.inference import cams, in_step
 
 SPLITS = ("train", "validation")  # the test fold has no CAMs: nothing is ever chosen on it
 WEIGHTS = "temporal_weights.json"
@@ -36,50 +37,62 @@ def cam_file(folder: Path, source: str, split: str) -> Path:
 
 
 def make_cams(network: Classifier, clues: Clues, windows: Windows, params: Params, ranks: Ranks, folder: Path) -> dict:
-    """Write `<folder>/cams/` (rank 0) and give the stage's metrics."""
+    """Write `<folder>/cams/` and give the stage's metrics (rank 0; {} elsewhere)."""
     clues = Clues(*(clue.to(ranks.device) for clue in clues))
     days = DayWeights(len(windows.card.legend.classes), ranks.device)
-    made: dict[str, NDArray] = {}
-    for split in SPLITS:
-        rows = _cams(network, clues, windows, split, params, ranks, days if split == "train" else None)
-        together = gather_rows(rows, ranks)
-        if ranks.first:
-            maps = in_order(together, windows.indexes(split))  # n source k i j
-            made.update({f"{source}_{split}": maps[:, at] for at, source in enumerate(sources_of(params))})
-    weights = days.together(ranks)
-    if not ranks.first:
-        return {}
-    with atomic_folder(folder / "cams") as temporary:
-        for name, maps in made.items():
-            np.save(temporary / f"{name}.npy", maps)
+    with atomic_folder(folder / "cams") if ranks.first else nullcontext() as temporary:
+        for split in SPLITS:
+            files = _files(temporary, network, windows, split, params) if temporary else []
+            _write(network, clues, windows, split, params, ranks, files, days if split == "train" else None)
+        weights = days.together(ranks)
+        if temporary is None:
+            return {}
         write_json(temporary / WEIGHTS, weights)
-    counts = {split: len(windows.indexes(split)) for split in SPLITS}
-    return {"windows": sum(counts.values()), "mean_score": _mean_scores(made, windows, params)}
+        lit = {source: _mean_score(temporary, source, windows) for source in sources_of(params)}
+    return {"windows": sum(len(windows.indexes(split)) for split in SPLITS), "mean_score": lit}
 
 
-def _cams(
+def _files(
+    folder: Path, network: Classifier, windows: Windows, split: str, params: Params
+) -> list[NDArray[np.float16]]:
+    """A file per source, on disk and open: n k i j."""
+    shape = (len(windows.indexes(split)), len(windows.card.legend.classes), network.side, network.side)
+    return [
+        np.lib.format.open_memmap(cam_file(folder, source, split), mode="w+", dtype=np.float16, shape=shape)
+        for source in sources_of(params)
+    ]
+
+
+def _write(
     network: Classifier,
     clues: Clues,
     windows: Windows,
     split: str,
     params: Params,
     ranks: Ranks,
+    files: list[NDArray[np.float16]],
     days: "DayWeights | None",
-) -> dict[int, NDArray[np.float16]]:
-    """{window: source k i j} of this rank's share of a split; date weights go into `days`."""
-    rows: dict[int, NDArray] = {}
+) -> None:
+    """This rank's share of a split, batch by batch into rank 0's files; date weights go into `days`."""
     indexes, sources, kind = windows.indexes(split), sources_of(params), params.temporal_weighting
+    row = {int(index): at for at, index in enumerate(indexes)}
     bar = tqdm(total=len(indexes), disable=not ranks.first, unit="window", desc=f"CAMs {split}", mininterval=1.0)
     with bar:
-        for batch in scan(windows, indexes, params.compute.inference_batch, ranks):
-            found, watched = cams(network, clues, batch, sources, params)
-            stacked = torch.stack([found[source] for source in sources], dim=1).to(torch.float16)
-            rows.update(zip(batch.index.tolist(), stacked.cpu().numpy(), strict=True))
-            if days is not None:
-                weights = temporal_weights(watched.attention, batch.valid, kind.kind, kind.sharpness)
-                days.add(weights, batch.day, batch.valid, batch.image_labels)
-            bar.update(min(len(batch) * ranks.world, bar.total - bar.n))
-    return rows
+        for batch in in_step(windows, indexes, params.compute.inference_batch, ranks):
+            mine = None
+            if batch is not None:
+                found, watched = cams(network, clues, batch, sources, params)
+                stacked = torch.stack([found[source] for source in sources]).to(torch.float16).cpu().numpy()
+                mine = [row[index] for index in batch.index.tolist()], stacked
+                if days is not None:
+                    weights = temporal_weights(watched.attention, batch.valid, kind.kind, kind.sharpness)
+                    days.add(weights, batch.day, batch.valid, batch.image_labels)
+            for rows, maps in filter(None, ranks.gather(mine)):
+                for file, part in zip(files, maps, strict=True):
+                    file[rows] = part
+                bar.update(len(rows))
+    for file in files:
+        file.flush()
 
 
 class DayWeights:
@@ -102,7 +115,8 @@ class DayWeights:
         return {"sum": ranks.total(self.sum).tolist(), "count": ranks.total(self.count).tolist()}
 
 
-def _mean_scores(made: dict[str, NDArray], windows: Windows, params: Params) -> dict[str, float]:
-    """Mean CAM of present classes on the training windows, per source: a label-free sign of how much is lit."""
+def _mean_score(folder: Path, source: str, windows: Windows) -> float:
+    """Mean CAM of present classes on the training windows: a label-free sign of how much is lit."""
     labels = windows.image_labels[windows.indexes("train")]
-    return {source: float(made[f"{source}_train"][labels].astype(np.float32).mean()) for source in sources_of(params)}
+    maps = np.load(cam_file(folder, source, "train"), mmap_mode="r")
+    return float(maps[labels].astype(np.float32).mean())

@@ -25,6 +25,14 @@ def scan(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterat
     return stream(windows, bucketed(windows.dates, indexes, batch)[ranks.rank :: ranks.world], ranks.device)
 
 
+def in_step(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterator[Batch | None]:
+    """`scan`, with as many turns on every rank: None in the last one where this rank has nothing left."""
+    turns = -(-len(bucketed(windows.dates, indexes, batch)) // ranks.world)
+    given = scan(windows, indexes, batch, ranks)
+    for _ in range(turns):
+        yield next(given, None)
+
+
 def cams(
     network: Classifier, clues: Clues, batch: Batch, sources: Sequence[str], params: Params
 ) -> tuple[dict[str, Tensor], Watched]:
