@@ -22,7 +22,9 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """images b t c h w (normalised), day b t, valid b t -> logits b k h w."""
         dense = rearrange(self.temporal(images, day, valid), "b n k d -> (b k) n d")
-        pixels = rearrange(self.head(self.spatial(dense + self.positions)), "(b k) n r -> b k n r", b=images.shape[0])
+        tokens = self.spatial(dense + self.positions)
+        with torch.autocast(tokens.device.type, enabled=False):  # what all classes share must cancel in the gradient
+            pixels = rearrange(self.head(tokens.to(self.positions.dtype)), "(b k) n r -> b k n r", b=len(images))
         if self.layout == "flat":  # reads released weights only: a position's pixels land elsewhere
             return rearrange(pixels, "b k n r -> b k (n r)").unflatten(2, (self.side * self.patch, -1))
         return rearrange(pixels, "b k (i j) (p q) -> b k (i p) (j q)", i=self.side, p=self.patch)
