@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -52,9 +51,7 @@ def make_cams(network: Classifier, clues: Clues, windows: Windows, params: Param
     return {"windows": sum(len(windows.indexes(split)) for split in SPLITS), "mean_score": lit}
 
 
-def _files(
-    folder: Path, network: Classifier, windows: Windows, split: str, params: Params
-) -> list[NDArray[np.float16]]:
+def _files(folder: Path, network: Classifier, windows: Windows, split: str, params: Params) -> list[np.memmap]:
     """A file per source, on disk and open: n k i j."""
     shape = (len(windows.indexes(split)), len(windows.card.legend.classes), network.side, network.side)
     return [
@@ -70,7 +67,7 @@ def _write(
     split: str,
     params: Params,
     ranks: Ranks,
-    files: list[NDArray[np.float16]],
+    files: list[np.memmap],
     days: "DayWeights | None",
 ) -> None:
     """This rank's share of a split, batch by batch into rank 0's files; date weights go into `days`."""
