@@ -30,12 +30,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="pipelines at once (default: 1)")
     given = parser.parse_args()
     out, prepared = OUT / given.dataset, stage_folder(given.dataset, "prepare")
-    folders = {"fp32": out / "ablate" / "both", "bf16": out / "precision" / "bf16"}
     wanted = [(precision, seed) for seed in given.seeds for precision in PRECISIONS]
     pipelines = {}
     try:
         for precision, seed in wanted:
-            folder = folders[precision].with_name(f"{folders[precision].name}_{seed}")
+            folder = out / "ablate" / f"both_{seed}" if precision == "fp32" else out / "precision" / f"bf16_{seed}"
             changes = {**SOURCES, "compute.precision": precision, "seed": seed}
             pipelines[precision, seed] = make_pipeline(given.dataset, folder, prepared, changes)
         run_all([(pipeline, STAGES) for pipeline in pipelines.values()], given.jobs)

@@ -1,7 +1,5 @@
 """The segmenter: TSViT with a dense head, K crops and the background (METHOD section 8)."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -25,13 +23,8 @@ class Segmenter(nn.Module):
         """images b t c h w (normalised), day b t, valid b t -> logits b k h w."""
         dense = rearrange(self.temporal(images, day, valid), "b n k d -> (b k) n d")
         tokens = self.spatial(dense + self.positions)
-        with _as_it_is(tokens.device.type):  # what all classes share must cancel in the gradient
+        with torch.autocast(tokens.device.type, enabled=False):  # what all classes share must cancel in the gradient
             pixels = rearrange(self.head(tokens.to(self.positions.dtype)), "(b k) n r -> b k n r", b=images.shape[0])
         if self.layout == "flat":  # reads released weights only: a position's pixels land elsewhere
             return rearrange(pixels, "b k n r -> b k (n r)").unflatten(2, (self.side * self.patch, -1))
         return rearrange(pixels, "b k (i j) (p q) -> b k (i p) (j q)", i=self.side, p=self.patch)
-
-
-def _as_it_is(device: str) -> AbstractContextManager:
-    """No autocast; nothing at all where there is none anyway: torch.export would write it into its program."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

@@ -8,7 +8,7 @@ choice has half its rate.
 """
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -77,7 +77,8 @@ class _Block(torch.autograd.Function):
         s, length, d = x.shape
         out = x.new_empty(s, plan.asked or length, d)
         attention = x.new_zeros(s, plan.first, length - plan.first if plan.first else 0)
-        kept, fitting = [], _fitting(x, weights, plan)
+        fitting, passed = _fitting(x, weights, plan), []
+        kept: list[Tensor | None] = []
         for tile in _tiles(x, seen, weights, plan):
             here = slice(tile.start, tile.stop)
             rows = _take(x, tile, tile.length)
@@ -96,10 +97,11 @@ class _Block(torch.autograd.Function):
             if not plan.asked:
                 out[here, tile.length :] = x[here, tile.length :]
             if plan.keep:
-                kept.append(Kept(tile, mixed, middle, *(share, parts, wide)[:fitting]))
+                passed.append(tile)
+                kept.extend(Kept(mixed, middle, *(share, parts, wide)[:fitting]))
         if plan.keep:
-            ctx.plan, ctx.tiles = plan, [one.tile for one in kept]
-            ctx.save_for_backward(x, *parameters, *(part for one in kept for part in one[1:]))
+            ctx.plan, ctx.tiles = plan, passed
+            ctx.save_for_backward(x, *parameters, *kept)
         ctx.mark_non_differentiable(attention)
         return out, attention
 
@@ -108,12 +110,12 @@ class _Block(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor, _attention: Tensor) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
         x, *saved = ctx.saved_tensors
-        parameters, saved = saved[: len(Weights._fields)], saved[len(Weights._fields) :]
+        parameters, kept = saved[: len(Weights._fields)], iter(saved[len(Weights._fields) :])
         weights = _cast(Weights(*parameters), plan.dtype)
         found = Weights(*(torch.zeros_like(weight) for weight in parameters))
         below = torch.empty_like(x)
-        for at, tile in enumerate(ctx.tiles):
-            _, mixed, middle, share, parts, wide = Kept(tile, *saved[5 * at : 5 * at + 5])
+        for tile in ctx.tiles:
+            mixed, middle, share, parts, wide = Kept(*islice(kept, len(Kept._fields)))
             here = slice(tile.start, tile.stop)
             rows, top = _take(x, tile, tile.length), _take(above, tile, tile.asked)
             # feed-forward half
@@ -153,7 +155,6 @@ class _Block(torch.autograd.Function):
 class Kept(NamedTuple):
     """What a tile keeps for the gradient."""
 
-    tile: Tile
     mixed: Tensor  # (s asked) (a e)
     middle: Tensor  # (s asked) d, after the attention half
     share: Tensor | None = None  # (s a) asked l, the attention; this and the next ones None where they are made again

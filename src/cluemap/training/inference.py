@@ -22,15 +22,15 @@ from cluemap.training.distributed import Ranks
 
 def scan(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterator[Batch]:
     """This rank's share of the windows, each once over all ranks, series of similar length together."""
-    return stream(windows, bucketed(windows.dates, indexes, batch)[ranks.rank :: ranks.world], ranks.device)
+    return (found for found in in_step(windows, indexes, batch, ranks) if found is not None)
 
 
 def in_step(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterator[Batch | None]:
     """`scan`, with as many turns on every rank: None in the last one where this rank has nothing left."""
-    turns = -(-len(bucketed(windows.dates, indexes, batch)) // ranks.world)
-    given = scan(windows, indexes, batch, ranks)
-    for _ in range(turns):
-        yield next(given, None)
+    batches = bucketed(windows.dates, indexes, batch)
+    mine = stream(windows, batches[ranks.rank :: ranks.world], ranks.device)
+    for _ in range(0, len(batches), ranks.world):
+        yield next(mine, None)
 
 
 def cams(
