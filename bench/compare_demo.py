@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-from cluemap.data.pickles import load_pickle  # noqa: E402
+from cluemap.data.formats.restricted_pickle import load_pickle  # noqa: E402
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 CROPS = {2: "wheat", 3: "corn", 5: "rapeseed", 1: "meadow"}

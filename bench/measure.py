@@ -22,15 +22,15 @@ from work import (
     segmenter_operations,
 )
 
-from cluemap.memory import keep_freed
-from cluemap.model.classifier import Classifier
-from cluemap.model.clues import random_clues
-from cluemap.model.segmenter import Segmenter
-from cluemap.model.tiles import ONEDNN
-from cluemap.training.classifying import ClassifierTask
-from cluemap.training.computing import autocast, wrapped
+from cluemap.model.cpu.tiled_block import ONEDNN
+from cluemap.model.method.clues import random_clues
+from cluemap.model.networks.classifier import Classifier
+from cluemap.model.networks.segmenter import Segmenter
+from cluemap.runtime.execution import autocast, wrapped
+from cluemap.runtime.memory import keep_freed
+from cluemap.training.classifier_task import ClassifierTask
 from cluemap.training.inference import cams, maps
-from cluemap.training.segmenting import SegmenterTask
+from cluemap.training.segmenter_task import SegmenterTask
 
 Found = dict[str, Any]
 BATCH_ON_GPU = 192  # windows, where no other number is asked for
@@ -114,7 +114,7 @@ def loader(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
 
     from cluemap.data.batches import stream
     from cluemap.data.windows import Windows
-    from cluemap.training.resident import Resident
+    from cluemap.training.device_windows import Resident
 
     counts, batch_size = {"train": 192, "validation": 2, "test": 2}, 48
     with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
@@ -152,8 +152,8 @@ def masks(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
     from builders import write_prepared
 
     from cluemap.data.windows import Windows
-    from cluemap.stages.camming import cam_file
-    from cluemap.stages.masking import score_source
+    from cluemap.stages.make_cams import cam_file
+    from cluemap.stages.make_masks import score_source
 
     told, counts = params(given.size, "fp32"), {"train": 2048, "validation": 1, "test": 1}
     with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
@@ -173,7 +173,7 @@ def prepare(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
 
     from builders import write_pastis
 
-    from cluemap.data.preparing import prepare as work_of
+    from cluemap.data.preparation import prepare as work_of
     from cluemap.data.readers import open_reader
 
     told = params("demo", "fp32")

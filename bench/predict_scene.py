@@ -24,21 +24,21 @@ from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from cluemap.data.cutting import cut
 from cluemap.data.patches import CropClass, Legend
-from cluemap.data.scene.reader import open_scene
-from cluemap.mapping.blending import tiles
-from cluemap.mapping.canvas import Canvas
-from cluemap.mapping.pictures import write_preview
-from cluemap.mapping.predicting import Settings, fitting_tile, predict, shared
-from cluemap.mapping.rasters import write_cog
-from cluemap.mapping.sources import open_source
-from cluemap.mapping.tables import hectares
-from cluemap.memory import peak
-from cluemap.model.segmenter import Segmenter
+from cluemap.data.scenes.scene_reader import open_scene
+from cluemap.data.windowing import cut
+from cluemap.mapping.area_tables import hectares
+from cluemap.mapping.geotiff import write_cog
+from cluemap.mapping.map_canvas import Canvas
+from cluemap.mapping.map_sources import open_source
+from cluemap.mapping.map_styling import write_preview
+from cluemap.mapping.overlap_blending import tiles
+from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict, shared
+from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.storage.trained_models import Card
 from cluemap.params import SegmenterParams, WindowParams
 from cluemap.paths import ROOT
-from cluemap.training.models import Card
+from cluemap.runtime.memory import peak
 
 PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 SIDE, SOURCE, DATES = 10980, 1098, 20

@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from ruamel.yaml import YAML  # noqa: E402
 
-from cluemap.data.mtlcc_demo import write_demo_germany  # noqa: E402
-from cluemap.memory import peak  # noqa: E402
+from cluemap.data.synthetic.demo_germany import write_demo_germany  # noqa: E402
+from cluemap.runtime.memory import peak  # noqa: E402
 
 
 def main() -> None:

@@ -50,9 +50,9 @@ def prepared(folder: Path, steps: int) -> Any:
     """One patch a fold of the demo, prepared; its params, for a training of so many steps."""
     import torch
 
-    from cluemap.data.demo import Plan, make_demo
-    from cluemap.data.preparing import prepare
+    from cluemap.data.preparation import prepare
     from cluemap.data.readers import open_reader
+    from cluemap.data.synthetic import Plan, make_demo
     from cluemap.experiments.pipelines import write_changed
     from cluemap.params import load_params
 
@@ -67,13 +67,14 @@ def prepared(folder: Path, steps: int) -> Any:
 
 def measure(params: Any, out: Path) -> dict[str, float]:
     """Train once; seconds of the loop, of tracking inside it, and of the rest of the run."""
+    from cluemap.runtime import distributed
     from cluemap.stages.stage import Stage
-    from cluemap.tracking import opening
+    from cluemap.tracking import run_lifecycle
     from cluemap.tracking.run import Run
-    from cluemap.training import distributed, loop
-    from cluemap.training.classifying import ClassifierTask, new_classifier
-    from cluemap.training.loop import Trainer
+    from cluemap.training import trainer
+    from cluemap.training.classifier_task import ClassifierTask, new_classifier
     from cluemap.training.task import Data
+    from cluemap.training.trainer import Trainer
 
     stage = Stage("train_classifier", params, distributed.join(), out, out.parent / "prepare")
     windows = stage.windows()
@@ -84,9 +85,9 @@ def measure(params: Any, out: Path) -> dict[str, float]:
     with (
         timed(Run, "log", inside),
         timed(ClassifierTask, "points", inside),
-        timed(loop, "system", inside),
+        timed(trainer, "system", inside),
         timed(Trainer, "_steps", whole),
-        timed(opening, "_begin", ends),
+        timed(run_lifecycle, "_begin", ends),
         timed(Run, "close", ends),
         stage.training(task, Data(windows, windows.indexes("train")), params.classifier, BLOCKS, ()),
     ):

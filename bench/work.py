@@ -11,7 +11,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from cluemap.data.batches import Batch  # noqa: E402
 from cluemap.params import NetworkParams, Params, load_params  # noqa: E402
-from cluemap.training.distributed import Ranks  # noqa: E402
+from cluemap.runtime.distributed import Ranks  # noqa: E402
 
 BANDS, WINDOW = 10, 24
 

@@ -3,10 +3,10 @@
 import sys
 
 from cluemap.files import write_json
-from cluemap.stages.drawing import draw_results
-from cluemap.stages.evaluating import HEADLINE, evaluate, headline
-from cluemap.stages.reporting import lineage, name_of_row, report, story
+from cluemap.stages.evaluate import HEADLINE, evaluate, headline
+from cluemap.stages.result_report import lineage, name_of_row, report, story
 from cluemap.stages.stage import Stage, run_stage
+from cluemap.stages.stage_figures import draw_results
 
 UPSTREAM = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference")
 

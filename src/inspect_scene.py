@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError
-from cluemap.mapping.inspecting import inspect
 from cluemap.mapping.inspection_page import write_page
+from cluemap.mapping.scene_inspection import inspect
 from cluemap.params import WindowParams
 from cluemap.paths import OUT
 

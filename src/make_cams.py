@@ -2,10 +2,10 @@
 
 import sys
 
-from cluemap.stages.camming import make_cams
-from cluemap.stages.drawing import day_curves, draw_cams
+from cluemap.model.storage.trained_models import CLASSIFIER, load_classifier
+from cluemap.stages.make_cams import make_cams
 from cluemap.stages.stage import Stage, run_stage
-from cluemap.training.models import CLASSIFIER, load_classifier
+from cluemap.stages.stage_figures import day_curves, draw_cams
 
 
 def work(stage: Stage) -> None:

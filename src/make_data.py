@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from cluemap.data.demo import Plan, make_demo
-from cluemap.data.mtlcc_demo import write_demo_germany
+from cluemap.data.synthetic import Plan, make_demo
+from cluemap.data.synthetic.demo_germany import write_demo_germany
 from cluemap.errors import CluemapError
 from cluemap.paths import ROOT
 

@@ -2,9 +2,9 @@
 
 import sys
 
-from cluemap.stages.drawing import draw_curves
-from cluemap.stages.masking import make_masks, score_masks
+from cluemap.stages.make_masks import make_masks, score_masks
 from cluemap.stages.stage import Stage, run_stage
+from cluemap.stages.stage_figures import draw_curves
 
 
 def work(stage: Stage) -> None:

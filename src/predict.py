@@ -1,6 +1,6 @@
 """Map a scene: a trained segmenter and a time series in, a crop map for QGIS out, with tables and a preview.
 
-The scene is a folder with a scene.yaml (src/cluemap/data/SCENE.md), or PASTIS or Germany with --patch. A prediction
+The scene is a folder with a scene.yaml (docs/data/scene.md), or PASTIS or Germany with --patch. A prediction
 that was killed goes on when the same command is given again.
 """
 
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError
-from cluemap.mapping.maps import Order, make_map
-from cluemap.mapping.predicting import Settings
+from cluemap.mapping.map_products import Order, make_map
+from cluemap.mapping.raster_prediction import Settings
 
 
 def parse() -> Order:

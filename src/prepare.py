@@ -2,7 +2,7 @@
 
 import sys
 
-from cluemap.data.preparing import prepare
+from cluemap.data.preparation import prepare
 from cluemap.data.readers import open_reader
 from cluemap.stages.stage import Stage, run_stage
 

@@ -12,8 +12,8 @@ from cluemap.errors import CluemapError, TrackingError
 from cluemap.files import read_json, write_json
 from cluemap.params import load_params
 from cluemap.paths import OUT, ROOT, STAGES, stage_folder, state_folder
-from cluemap.tracking import places
 from cluemap.tracking.provenance import path_hash
+from cluemap.tracking.store import store_location
 
 DONE = "registered.json"  # in the state folder: spares a repeated call the question to the store
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         if given.promote is not None:
-            from cluemap.stages.registering import promote
+            from cluemap.stages.register import promote
 
             print(promote(given.dataset, given.promote))
         else:
@@ -60,12 +60,12 @@ def registered(dataset: str, params_file: Path, out: Path) -> str:
     done = state_folder(dataset, "register", out) / DONE
     here = {
         "model": path_hash(stage_folder(dataset, "train_segmenter", out) / "model"),
-        "store": places.without_credentials(places.store_uri()),
+        "store": store_location.without_credentials(store_location.store_uri()),
     }
     if done.exists() and read_json(done)["of"] == here:
         return read_json(done)["said"]
     # torch and mlflow: seconds, spared where nothing is new
-    from cluemap.stages.registering import model_name, register
+    from cluemap.stages.register import model_name, register
 
     version, said = register(load_params(dataset, params_file), out)
     again = f"The segmenter is version {version} of {model_name(dataset)}"

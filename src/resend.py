@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError
-from cluemap.tracking.moving import mend_moved_store
-from cluemap.tracking.unsent import resend, waiting
+from cluemap.tracking.pending_runs import resend, waiting
+from cluemap.tracking.store.moved_store import mend_moved_store
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,11 +3,11 @@
 import sys
 
 from cluemap.files import atomic_folder
-from cluemap.stages.drawing import draw_training
+from cluemap.model.storage import checkpoints
+from cluemap.model.storage.trained_models import CLASSIFIER, about
 from cluemap.stages.stage import Stage, run_stage
-from cluemap.training import checkpoint
-from cluemap.training.classifying import ClassifierTask, new_classifier
-from cluemap.training.models import CLASSIFIER, about
+from cluemap.stages.stage_figures import draw_training
+from cluemap.training.classifier_task import ClassifierTask, new_classifier
 from cluemap.training.task import Data
 
 BLOCKS = ("classifier", "losses", "clues", "temporal_weighting", "affinity")
@@ -19,13 +19,13 @@ def work(stage: Stage) -> None:
     task = ClassifierTask(network, clues, windows, params, stage.ranks)
     data = Data(windows, windows.indexes("train"))
     with stage.training(task, data, params.classifier, BLOCKS, ("prepare",)) as (run, trained):
-        network.load_state_dict(checkpoint.split(trained, "network/"))
+        network.load_state_dict(checkpoints.split(trained, "network/"))
         task.restore(trained)
         network.eval()
         metrics = {"validation": task.validate(), "step": trained.step}
         if stage.ranks.first:
             with atomic_folder(stage.folder / "model") as folder:
-                checkpoint.save(folder / CLASSIFIER, trained, about("classifier", windows, params))
+                checkpoints.save(folder / CLASSIFIER, trained, about("classifier", windows, params))
             draw_training(stage, run.points(), {"clues start": params.clues.start_step})
             stage.finish(run, metrics, f"classifier of step {trained.step}", outputs=("model",))
 

@@ -3,7 +3,7 @@
 import sys
 
 from cluemap.stages.stage import Stage, run_stage
-from cluemap.stages.supervising import train_segmenter
+from cluemap.stages.train_segmenter import train_segmenter
 
 
 def work(stage: Stage) -> None:

@@ -2,9 +2,9 @@
 
 import sys
 
-from cluemap.stages.masking import read_masks
+from cluemap.stages.make_masks import read_masks
 from cluemap.stages.stage import Stage, run_stage
-from cluemap.stages.supervising import train_segmenter
+from cluemap.stages.train_segmenter import train_segmenter
 
 
 def work(stage: Stage) -> None:

@@ -10,19 +10,19 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError, Interrupted
-from cluemap.experiments.confirming import confirm, confirmed
-from cluemap.experiments.devices import devices, shares
-from cluemap.experiments.learnt import take_over, write_report
+from cluemap.experiments.gpu_assignment import devices, shares
 from cluemap.experiments.pipelines import write_changed
-from cluemap.experiments.slots import Place
-from cluemap.experiments.space import read_tuning
-from cluemap.experiments.study import Study
-from cluemap.experiments.tuning import Tuner, identity, study_run
 from cluemap.files import atomic, write_text
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
 from cluemap.tracking import open_store
-from cluemap.tracking.opening import tracked
 from cluemap.tracking.provenance import provenance
+from cluemap.tracking.run_lifecycle import tracked
+from cluemap.tuning.confirmation import confirm, confirmed
+from cluemap.tuning.search_space import read_tuning
+from cluemap.tuning.study import Study
+from cluemap.tuning.study_report import take_over, write_report
+from cluemap.tuning.trial_slots import Place
+from cluemap.tuning.tuner import Tuner, identity, study_run
 
 
 def main() -> int:

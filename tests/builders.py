@@ -111,7 +111,7 @@ def write_prepared(
     dataset: str = "tiny",
     shards: int = 2,
 ) -> Path:
-    """The prepared form (src/cluemap/data/README.md) straight to disk: `dates` = shortest and longest series."""
+    """The prepared form (docs/data/common_form.md) straight to disk: `dates` = shortest and longest series."""
     generator = np.random.default_rng(seed)
     counts = dict(counts or {"train": 11, "validation": 5, "test": 3})
     folder.mkdir(parents=True, exist_ok=True)

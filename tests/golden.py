@@ -1,14 +1,13 @@
 """The golden arrays of released Exact networks, where the checkout has them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from locations import SHARED
 
 from cluemap.params import ClassifierParams, SegmenterParams
 
-FILE = Path(__file__).parents[2] / "shared" / "golden" / "released_small.npz"
+FILE = SHARED / "golden" / "released_small.npz"
 
 COURSE = {
     "batch": 3, "steps": 1, "learning_rate": 1e-3, "final_learning_rate": 5e-6, "warmup": 0.1, "weight_decay": 0.0,

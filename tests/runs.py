@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from locations import SOURCE, TESTS
 
 from cluemap import paths
 from cluemap.tracking import open_run
@@ -32,7 +33,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         use_root(root, patch)
-        from cluemap.tracking.store import Store
+        from cluemap.tracking.store.mlflow_store import Store
 
         Store()
     return root / "mlflow.db"
@@ -83,7 +84,7 @@ def curve(steps: int) -> list[tuple[int, float]]:
 
 def environment(root: Path, **more: str) -> dict[str, str]:
     """For child processes: the project at `root`, the code from here."""
-    source = Path(__file__).resolve().parents[1] / "src"
-    path = os.pathsep.join([str(source), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    source = SOURCE
+    path = os.pathsep.join([str(source), str(TESTS), os.environ.get("PYTHONPATH", "")])
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
     return {**clean, "DVC_ROOT": str(root), "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}

@@ -13,8 +13,8 @@ import shapely
 from rasterio.transform import Affine
 from ruamel.yaml import YAML
 
-from cluemap.data.demo.difficulty import STANDARD
-from cluemap.data.demo.scene import make_tile, render
+from cluemap.data.synthetic.generator_params import STANDARD
+from cluemap.data.synthetic.region import make_tile, render
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 COARSE = ("B05", "B06", "B07", "B8A", "B11", "B12")  # 20 m

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from builders import write_pastis, write_prepared
+from locations import PROJECT
 from ruamel.yaml import YAML
 
-PROJECT = Path(__file__).parents[1]
 BLOCKS = (
     *("windows", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
     *("cams", "masks", "segmenter", "compute", "checkpoint", "figures", "registry"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import psutil
 import tiny
+from locations import PROJECT
 from ruamel.yaml import YAML
 
-PROJECT = Path(__file__).parents[1]
 SPACE = {
     "clues.count": {"low": 1, "high": 8},
     "clues.tau": {"low": 0.02, "high": 0.5, "log": True},

@@ -24,7 +24,7 @@ def write(root: Path, writer: int, steps: int) -> None:
 
 def writers(roots: list[Path], count: int, steps: int) -> None:
     """Each root in turn: `count` processes that start at once where there is no store yet."""
-    import cluemap.tracking.store  # noqa: F401 (before the fork: saves each its import)
+    import cluemap.tracking.store.mlflow_store  # noqa: F401 (before the fork: saves each its import)
 
     fork = multiprocessing.get_context("fork")
     for root in roots:

@@ -43,7 +43,7 @@ class MtlccSource(Block):
 
 
 class SceneSource(Block):
-    """A user's own region; its scene.yaml says the rest (src/cluemap/data/SCENE.md)."""
+    """A user's own region; its scene.yaml says the rest (docs/data/scene.md)."""
 
     format: Literal["scene"]
 

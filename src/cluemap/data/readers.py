@@ -1,10 +1,10 @@
 """Which reader reads which published layout."""
 
-from cluemap.data.mtlcc import open_mtlcc
-from cluemap.data.pastis import open_pastis
-from cluemap.data.pastis24 import open_pastis24
+from cluemap.data.formats.mtlcc import open_mtlcc
+from cluemap.data.formats.pastis import open_pastis
+from cluemap.data.formats.pastis24 import open_pastis24
 from cluemap.data.patches import Reader
-from cluemap.data.scene.reader import open_scene
+from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.params import Params
 
 

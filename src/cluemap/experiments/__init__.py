@@ -1,1 +1,1 @@
-"""Many pipelines at once: ablations, and what tuning needs of them. They run the stage scripts, never their insides."""
+"""Pipelines that are run again: ablations, temporary copies, the recovery of an earlier run."""

@@ -14,12 +14,12 @@ from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from cluemap.errors import CluemapError, ParamsError
-from cluemap.experiments.devices import devices, shares
+from cluemap.experiments.gpu_assignment import devices, shares
 from cluemap.files import atomic, read_json, write_json
+from cluemap.model.storage.checkpoints import check_same
 from cluemap.params import METHOD_BLOCKS, load_params
 from cluemap.paths import ROOT, stage_folder
 from cluemap.tracking.provenance import code
-from cluemap.training.checkpoint import check_same
 
 MADE_OF = "made_of.json"
 

@@ -1,13 +1,13 @@
 """The pictures people look at: arrays and the data set's Legend in, a PNG file out, no global state left changed."""
 
-from cluemap.figures.classes import class_scores, confusion_matrix, scored_labels
+from cluemap.figures.class_scores import class_scores, confusion_matrix, scored_labels
 from cluemap.figures.curves import threshold_curve, training_curves
+from cluemap.figures.date_weights import temporal_weights
+from cluemap.figures.images import assemble, clearest_date, label_picture, true_colour
 from cluemap.figures.overview import overview
 from cluemap.figures.patch_maps import mosaic
-from cluemap.figures.pictures import assemble, clearest_date, label_picture, true_colour
-from cluemap.figures.season import temporal_weights
-from cluemap.figures.windows import WindowView, window_panel
-from cluemap.figures.year import even_share_weights, ndvi_course
+from cluemap.figures.time_courses import even_share_weights, ndvi_course
+from cluemap.figures.window_panel import WindowView, window_panel
 
 __all__ = [
     "WindowView",

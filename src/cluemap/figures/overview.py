@@ -12,14 +12,14 @@ from matplotlib.patches import FancyBboxPatch
 
 from cluemap.data.patches import Legend
 from cluemap.figures import style
-from cluemap.figures.pictures import (
+from cluemap.figures.images import (
     cam_picture,
     class_colour,
     class_name,
     clearest_date,
     true_colour,
 )
-from cluemap.figures.windows import WindowView, agreement, labels_to_name
+from cluemap.figures.window_panel import WindowView, agreement, labels_to_name
 
 TILE, GAP, NOTE = 1.62, 0.34, 0.26  # inches: a window's side, space between columns (an arrow), words under a row
 LEFT, TOP = 0.3, 0.72

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cluemap.data.patches import VOID, Legend
 from cluemap.figures import style
-from cluemap.figures.pictures import Picture, label_picture
-from cluemap.figures.windows import agreement
+from cluemap.figures.images import Picture, label_picture
+from cluemap.figures.window_panel import agreement
 
 SIDE, GAP = 3.1, 0.2  # inches: width of a map, space between two
 

@@ -15,7 +15,7 @@ from matplotlib.path import Path as Outline
 from numpy.typing import NDArray
 
 from cluemap.data.patches import VOID, Legend
-from cluemap.figures.pictures import class_colour, class_name, label_picture
+from cluemap.figures.images import class_colour, class_name, label_picture
 from cluemap.files import atomic
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; for what is ours (classes have their own).

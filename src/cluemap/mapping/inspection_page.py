@@ -14,11 +14,11 @@ from matplotlib.patches import Patch as Swatch
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from cluemap.data.labels import split_of
+from cluemap.data.image_labels import split_of
 from cluemap.data.patches import NODATA, SPLITS
-from cluemap.data.scene.reader import SceneReader
+from cluemap.data.scenes.scene_reader import SceneReader
 from cluemap.files import write_text
-from cluemap.mapping.inspecting import SAMPLES, SIDE, Findings
+from cluemap.mapping.scene_inspection import SAMPLES, SIDE, Findings
 
 THUMBNAILS, ACROSS, MOST = 24, 6, 480  # dates shown, in rows of; pixels a side
 BRIGHT = 3000.0  # stored reflectance that is shown as white

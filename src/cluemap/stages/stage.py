@@ -13,16 +13,17 @@ from typing import Any
 
 from cluemap.data.windows import Windows
 from cluemap.errors import CluemapError, Interrupted, NotFinite
+from cluemap.model.storage import checkpoints
 from cluemap.params import NetworkParams, Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
-from cluemap.stages.costing import cost
+from cluemap.runtime import distributed
+from cluemap.runtime.distributed import Ranks
+from cluemap.stages.costs import cost
 from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
 from cluemap.tracking.lineage import PATCH
 from cluemap.tracking.provenance import changes, command, hashes_of, path_hash, provenance
-from cluemap.training import checkpoint, distributed
-from cluemap.training.distributed import Ranks
-from cluemap.training.loop import Trainer
 from cluemap.training.task import Data, Settings, Task, Trained
+from cluemap.training.trainer import Trainer
 
 INTERRUPTED = "interrupted"  # file in the state folder: the last try was told to stop and saved its state
 
@@ -100,10 +101,10 @@ class Stage:
         """
         params = self.params
         identity = {**identity_of(params, blocks), "data": data.windows.card.digest, **(extra or {})}
-        found = checkpoint.load_last(self.state)
+        found = checkpoints.load_last(self.state)
         if found:
             mend = f"put it back to go on with that training, or start anew: rm -r {self.state}"
-            checkpoint.check_same(found.about["identity"], identity, self.state, mend)
+            checkpoints.check_same(found.about["identity"], identity, self.state, mend)
         resume = RunRef(**found.about["run"]) if found else None
         (self.state / INTERRUPTED).unlink(missing_ok=True)
         try:
@@ -123,7 +124,7 @@ class Stage:
         upstream: tuple[str, ...],
         identity: dict[str, Any],
         resume: RunRef | None,
-        found: checkpoint.Checkpoint | None,
+        found: checkpoints.Checkpoint | None,
     ) -> Iterator[tuple[Run | NoRun, Trained]]:
         params = self.params
         with self.run(upstream, resume=resume) as run:

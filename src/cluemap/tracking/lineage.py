@@ -9,8 +9,8 @@ from ruamel.yaml import YAML
 
 from cluemap import paths
 from cluemap.errors import DataError, TrackingError
-from cluemap.tracking.answers import RunGone
 from cluemap.tracking.provenance import code, path_hash
+from cluemap.tracking.store.mlflow_errors import RunGone
 
 UPSTREAM, INPUT, OUTPUT = "upstream.", "input.", "output."  # tags of a run
 PATCH = "code/changes.patch"  # artifact of a run whose code differed from its commit

@@ -13,12 +13,12 @@ from typing import Any
 from cluemap import paths
 from cluemap.errors import TrackingError
 from cluemap.files import read_json, write_json
-from cluemap.tracking import places
-from cluemap.tracking.artifacts import describe_artifact, name_of
+from cluemap.tracking.delivery import Sender
 from cluemap.tracking.journal import Journal
-from cluemap.tracking.numbers import flat, metric_name, plain
-from cluemap.tracking.sender import Sender
-from cluemap.tracking.unsent import COMMAND, put_away
+from cluemap.tracking.metric_names import flat, metric_name, plain
+from cluemap.tracking.pending_runs import COMMAND, put_away
+from cluemap.tracking.run_artifacts import describe_artifact, name_of
+from cluemap.tracking.store import store_location
 
 logger = logging.getLogger("cluemap.tracking")
 
@@ -137,7 +137,7 @@ class Run:
         start = history.start or {}
         started = datetime.fromtimestamp(start["time"] / 1000, UTC).isoformat(timespec="seconds")
         card = {"run_id": self.id, "key": history.key, "experiment": start["experiment"], "stage": start["name"]}
-        store = places.without_credentials(places.store_uri())
+        store = store_location.without_credentials(store_location.store_uri())
         cost = {"seconds": round(self.seconds, 1), "gpus": int(start["tags"].get("gpus", 0))}
         about = {"tracking_uri": store, "started": started, **cost, "upstream": self._upstream}
         write_json(Path(folder) / "run.json", {**card, **about})
@@ -160,7 +160,7 @@ class Run:
         sent = self._sender.send()
         try:
             if (
-                status == "FINISHED" or places.main_root() != paths.ROOT
+                status == "FINISHED" or store_location.main_root() != paths.ROOT
             ):  # DVC removes its temporary copy of the project
                 put_away(self._journal)
             elif not sent:

@@ -1,1 +1,1 @@
-"""Training: the loop, one process or many, checkpoints, scores."""
+"""Training: the loop and its state, what is trained, forward passes over prepared windows, scores."""

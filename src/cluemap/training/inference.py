@@ -9,15 +9,15 @@ from torch import Tensor
 
 from cluemap.data.batches import Batch, bucketed, stream
 from cluemap.data.windows import Windows
-from cluemap.model.affinity import refine
-from cluemap.model.cams import clue_cam, min_max, raw_cam
-from cluemap.model.classifier import Classified, Classifier
-from cluemap.model.clues import Clues
-from cluemap.model.encoder import Watched
-from cluemap.model.segmenter import Segmenter
+from cluemap.model.method.affinity import refine
+from cluemap.model.method.cams import clue_cam, min_max, raw_cam
+from cluemap.model.method.clues import Clues
+from cluemap.model.networks.classifier import Classified, Classifier
+from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.networks.temporal_encoder import Watched
 from cluemap.params import Params
-from cluemap.training.computing import autocast
-from cluemap.training.distributed import Ranks
+from cluemap.runtime.distributed import Ranks
+from cluemap.runtime.execution import autocast
 
 
 def scan(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterator[Batch]:

@@ -1,1 +1,0 @@
-"""A user's own region: Sentinel-2 imagery and labels as described by a scene.yaml (format: ../SCENE.md)."""

@@ -1,0 +1,94 @@
+"""A scene as a reader of patches: pieces of the blocks of its spatial split, read one by one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from cluemap.data.patches import NODATA, Legend, Patch, checked
+from cluemap.data.scenes.imagery import Imagery, open_imagery
+from cluemap.data.scenes.labels import Labelling
+from cluemap.data.scenes.scene_file import NAME, read_scene
+from cluemap.data.scenes.spatial_split import Block, Piece, assign_folds, lay_blocks, pieces
+from cluemap.errors import DataError
+from cluemap.params import WindowParams
+
+
+@dataclass(frozen=True, eq=False)
+class SceneReader:
+    """Patch i is piece i; a window of it about which nothing is known, or that was never seen, is left out."""
+
+    file: Path
+    imagery: Imagery
+    labels: Labelling
+    pieces: list[Piece]
+
+    @property
+    def legend(self) -> Legend:
+        return self.labels.legend
+
+    @property
+    def files(self) -> list[Path]:
+        """Everything that is read, wherever it lies: unfinished work of other files is of no use."""
+        return [self.file, *self.imagery.files, *self.labels.files]
+
+    @property
+    def dates(self) -> tuple[date, ...]:
+        """Of all images, rising; those without data on a piece are not in its series."""
+        return self.imagery.dates
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __iter__(self) -> Iterator[Patch]:
+        return (self.read(index) for index in range(len(self)))
+
+    def read(self, index: int) -> Patch:
+        """Read one piece: its dates with any data (one if there are none), its labels; raises DataError."""
+        piece, grid = self.pieces[index], self.imagery.grid
+        place = grid.cut(piece.rows, piece.columns)
+        images = self.imagery.read(piece.rows, piece.columns)
+        seen = (images != NODATA).any(axis=(1, 2, 3))
+        kept = seen if seen.any() else np.arange(len(seen)) == 0
+        patch = Patch(
+            name=piece.block,
+            fold=piece.fold,
+            split=None,
+            tile="",
+            images=images if kept.all() else images[kept],
+            days=self.imagery.days[kept],
+            labels=self.labels.ids(place),
+            corner=(place.left, place.top),
+            crs=grid.name,
+            pixel=grid.pixel,
+            source=self.file,
+            first_window=piece.first_window,
+            offset=piece.offset,
+            knowledge=self.labels.knowledge(place),
+        )
+        return checked(patch, self.legend)
+
+
+def open_scene(root: Path, params: WindowParams) -> SceneReader:
+    """Read `root`/scene.yaml, find images and labels, and lay out the spatial split.
+
+    Raises:
+        DataError: see `read_scene`, `open_imagery`, `Labelling`, `lay_blocks`, `assign_folds`.
+    """
+    scene = read_scene(root)
+    imagery = open_imagery(root, scene)
+    labels = Labelling(root, scene, imagery.grid)
+
+    def reaches(block: Block) -> bool:
+        rows, columns = slice(block.row, block.row + block.height), slice(block.column, block.column + block.width)
+        return labels.reaches(imagery.grid.cut(rows, columns))
+
+    blocks = [block for block in lay_blocks(imagery.grid, scene.split, params.size) if reaches(block)]
+    if not blocks:
+        raise DataError(f"{root / NAME}: no block of the spatial split holds a label: set another split.block")
+    found = pieces(blocks, assign_folds(blocks, scene.split.seed), params)
+    if labels.ground != 0 or labels.areas is not None:
+        found = [piece for piece in found if labels.reaches(imagery.grid.cut(piece.rows, piece.columns))]
+    return SceneReader(root / NAME, imagery, labels, found)

@@ -1,0 +1,107 @@
+"""Patches cut into windows, long series thinned."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluemap.data.image_labels import known_labels, split_of
+from cluemap.data.patches import NODATA, Patch
+from cluemap.errors import DataError
+from cluemap.params import WindowParams
+
+
+@dataclass(frozen=True, eq=False)
+class CutWindow:
+    """One window, ready to be written."""
+
+    name: str  # "<patch>_<j>"
+    patch: str
+    fold: int  # -1: the data set gives splits, not folds
+    split: str
+    tile: str
+    row: int  # pixels within the patch, of the upper-left corner
+    column: int
+    x: float  # map coordinates of the upper-left corner, NaN if unknown
+    y: float
+    crs: str | None
+    pixel: float  # metres
+    images: NDArray[np.int16]  # t c h w
+    days: NDArray[np.int16]  # t
+    valid: NDArray[np.bool_]  # t, false where the date has no data in the whole window
+    mask: NDArray[np.uint8]  # h w
+    labels: NDArray[np.bool_] | None = None  # k, the image label; None: it follows from the mask
+
+
+def starts(length: int, size: int, stride: int, flush_edge: bool) -> list[int]:
+    """First pixels of the windows along one side of `length` pixels; `flush_edge` adds one that ends with the side."""
+    regular = list(range(0, length - size + 1, stride))
+    ends_early = not regular or regular[-1] + size < length
+    return [*regular, length - size] if flush_edge and ends_early and length >= size else regular
+
+
+def thinned(valid: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
+    """valid t -> positions of the dates kept, rising. A series of up to `most` dates is kept whole. Of a longer one,
+    dates without data go first; if that is not enough, the rest is spaced evenly, the first and the last kept."""
+    if len(valid) <= most:
+        return np.arange(len(valid))
+    seen = np.flatnonzero(valid)
+    if len(seen) <= most:
+        return seen
+    if most == 1:
+        return seen[[len(seen) // 2]]
+    gaps = most - 1  # rounded in whole numbers, so that every machine keeps the same dates
+    return seen[(np.arange(most) * (len(seen) - 1) + gaps // 2) // gaps]
+
+
+def cut(patch: Patch, params: WindowParams) -> list[CutWindow]:
+    """The windows of a patch, row by row; of a patch with `knowledge` only those that were seen and have a label.
+
+    Raises:
+        DataError: the patch is smaller than a window, or one of its windows was never seen.
+    """
+    sides = [starts(side, params.size, params.stride, params.flush_edge) for side in patch.labels.shape]
+    if not all(sides):
+        raise DataError(
+            f"{patch.source}: patch {patch.name} has {patch.labels.shape} pixels, less than a window: "
+            f"set windows.size (now {params.size}) to at most {min(patch.labels.shape)}"
+        )
+    places = [(row, column) for row in sides[0] for column in sides[1]]
+    windows = (_window(patch, patch.first_window + j, row, column, params) for j, (row, column) in enumerate(places))
+    return [window for window in windows if window is not None]
+
+
+def _window(patch: Patch, number: int, row: int, column: int, params: WindowParams) -> CutWindow | None:
+    rows, columns = slice(row, row + params.size), slice(column, column + params.size)
+    images = patch.images[:, :, rows, columns]
+    valid = (images != NODATA).any(axis=(1, 2, 3))
+    name, labels = f"{patch.name}_{number}", None
+    if patch.knowledge is not None:
+        labels = known_labels(patch.labels, patch.knowledge, rows, columns, params.presence)
+        if labels is None or not valid.any():
+            return None
+    if not valid.any():
+        raise DataError(
+            f"{patch.source}: window {name} has no data on any of its {len(valid)} dates: take patch {patch.name} "
+            "out of the data set (its metadata or fold files), or fetch it again"
+        )
+    kept = thinned(valid, params.max_dates)
+    x, y = patch.corner or (np.nan, np.nan)
+    return CutWindow(
+        name=name,
+        patch=patch.name,
+        fold=-1 if patch.fold is None else patch.fold,
+        split=patch.split or split_of(patch.fold or 1, params.fold),
+        tile=patch.tile,
+        row=patch.offset[0] + row,
+        column=patch.offset[1] + column,
+        x=x + patch.pixel * column,
+        y=y - patch.pixel * row,
+        crs=patch.crs,
+        pixel=patch.pixel,
+        images=np.ascontiguousarray(images[kept]),
+        days=patch.days[kept],
+        valid=valid[kept],
+        mask=np.ascontiguousarray(patch.labels[rows, columns]),
+        labels=labels,
+    )

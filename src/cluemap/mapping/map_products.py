@@ -1,0 +1,94 @@
+"""From a model and a scene to a finished map: what src/predict.py does."""
+
+import hashlib
+import logging
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cluemap.errors import DataError
+from cluemap.mapping.area_tables import hectares, per_parcel, read_parcels, write_tables
+from cluemap.mapping.geotiff import entries, write_cog
+from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas
+from cluemap.mapping.map_sources import Imagery, fingerprint, open_source
+from cluemap.mapping.map_styling import write_preview, write_style
+from cluemap.mapping.model_choice import find_model
+from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict
+from cluemap.model.storage.trained_models import Card, load_segmenter
+from cluemap.paths import OUT
+from cluemap.runtime.distributed import join
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be mapped, with what, and where to."""
+
+    model: str
+    scene: Path
+    out: Path  # *.tif
+    patch: str | None = None  # of PASTIS
+    probabilities: bool = False
+    parcels: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+    models: Path = OUT  # where run ids are looked up
+
+
+def make_map(order: Order, progress: bool = True) -> list[Path]:
+    """Make the map and all that goes with it; going on with one that was begun. Returns the files.
+
+    Raises:
+        CheckpointError: no such model. DataError: bad imagery, or no room.
+    """
+    if order.out.suffix.lower() not in (".tif", ".tiff"):
+        raise DataError(f"--out {order.out}: give the map's file, ending in .tif")
+    file = find_model(order.model, order.models)
+    network, card = load_segmenter(file)
+    imagery = open_source(order.scene, card.legend, order.patch)
+    grid, device = imagery.grid, join().device
+    names = [name for _, name, _ in entries(card.legend)]
+    wanted = {CLASSES: 1, CONFIDENCE: 1, **({PROBABILITY: len(names)} if order.probabilities else {})}
+    settings = _settings(order.settings, imagery, card)
+    fields = read_parcels(order.parcels, grid) if order.parcels else None
+    identity = _identity(settings, file, fingerprint(imagery), order.probabilities)
+    canvas = Canvas(_work(order.out), grid.height, grid.width, wanted, identity)
+    if canvas.resumed:
+        log.info("going on with the map begun in %s: %d tiles are done", canvas.folder, len(canvas.done))
+    predict(network.to(device), card, imagery, canvas, settings, device, progress)
+
+    table = hectares(canvas, grid, card.legend)
+    parcels = None if fields is None else per_parcel(canvas, grid, card.legend, fields)
+    beside = {CONFIDENCE: ["confidence, percent"], PROBABILITY: [f"{name}, percent" for name in names]}
+    files = [order.out]
+    for layer, bands in beside.items():
+        if layer in wanted:
+            files.append(order.out.with_name(f"{order.out.stem}_{layer}.tif"))
+            write_cog(canvas, layer, grid, files[-1], bands)
+    write_cog(canvas, CLASSES, grid, order.out, ["crop"], card.legend)
+    files += [write_style(order.out, card.legend), *write_tables(order.out, table, parcels)]
+    files.append(write_preview(order.out, card.legend, dict(zip(table["class"], table["hectares"], strict=True))))
+    shutil.rmtree(canvas.folder)
+    return files
+
+
+def _work(out: Path) -> Path:
+    """Where the unfinished map lies: beside the finished one, so that it can be moved there."""
+    return out.with_name(f".{out.name}.unfinished")
+
+
+def _settings(given: Settings, imagery: Imagery, card: Card) -> Settings:
+    """The settings with a tile that fits; raises DataError for impossible ones."""
+    if not 0 <= given.overlap < 1:
+        raise DataError(f"--overlap {given.overlap}: give the share of a window, from 0 to under 1")
+    if given.tile < 0 or given.batch < 1:
+        raise DataError(f"--tile {given.tile} --batch {given.batch}: give whole numbers above 0")
+    return replace(given, tile=given.tile or fitting_tile(len(imagery.days), len(card.legend.bands)))
+
+
+def _identity(settings: Settings, model: Path, images: str, probabilities: bool) -> dict[str, Any]:
+    """What must be the same for an unfinished map to be gone on with."""
+    digest = hashlib.blake2b(model.read_bytes(), digest_size=16).hexdigest()
+    kept = asdict(settings) | {"batch": None}
+    return {"model": digest, "images": images, "settings": kept, "probabilities": probabilities}

@@ -1,0 +1,63 @@
+"""Which trained segmenter `--model` means."""
+
+from pathlib import Path
+
+from cluemap.errors import CheckpointError, DataError
+from cluemap.files import read_json
+from cluemap.model.storage.trained_models import SEGMENTER
+from cluemap.paths import OUT
+from cluemap.tracking import open_store
+
+REGISTRY = "models:/"  # models:/cluemap-demo-segmenter@champion
+
+
+def find_model(name: str, out: Path = OUT) -> Path:
+    """A checkpoint's file, from its path, a stage's folder (out/demo/train_segmenter), the id of the run that trained
+    it (looked up in the run.json files under out/), or a registered model's alias, which leads to such a run.
+
+    Raises:
+        CheckpointError: none of these. TrackingError: the registry has no such model or alias, or does not answer.
+    """
+    if name.startswith(REGISTRY):
+        return _registered(name, out)
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        found = [file for file in (path / SEGMENTER, path / "model" / SEGMENTER) if file.exists()]
+        if not found:
+            raise CheckpointError(f"{path} holds no {SEGMENTER}: give the folder of train_segmenter or train_reference")
+        return found[0]
+    stage = _stage_of_run(name, out)
+    if stage is None:
+        raise CheckpointError(
+            f"--model {name!r} is no file, no folder, and no run whose outputs lie under {out}: give "
+            "out/<data set>/train_segmenter, a .safetensors file, the id in a run.json there, or models:/<name>@<alias>"
+        )
+    return find_model(str(stage), out)
+
+
+def _registered(address: str, out: Path) -> Path:
+    name, _, alias = address.removeprefix(REGISTRY).partition("@")
+    if not name or not alias:
+        raise CheckpointError(f"--model {address}: give a registered model as models:/<name>@<alias>")
+    run = open_store().run_of_model(name, alias)
+    stage = _stage_of_run(run, out)
+    if stage is None:
+        raise CheckpointError(
+            f"{address} was made by run {run}, whose outputs no longer lie under {out}: bring them back (git checkout "
+            "its commit, then `dvc checkout`), or give another model"
+        )
+    return find_model(str(stage), out)
+
+
+def _stage_of_run(run: str, out: Path) -> Path | None:
+    for file in sorted(out.rglob("run.json")):
+        try:
+            content = read_json(file)
+        except DataError:
+            continue
+        if isinstance(content, dict) and content.get("run_id") == run:
+            upstream = file.parent.parent / "train_segmenter"  # a results run means its segmenter
+            return upstream if file.parent.name == "evaluate" else file.parent
+    return None

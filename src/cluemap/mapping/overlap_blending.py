@@ -1,0 +1,91 @@
+"""Overlapping windows of a raster, and how their predictions become one (pure)."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluemap.data.windowing import starts
+from cluemap.errors import DataError
+
+
+class Tile(NamedTuple):
+    """A part of the map that is made at once: its own pixels, and those of every window that touches them."""
+
+    number: int
+    rows: slice
+    columns: slice
+    reach_rows: slice
+    reach_columns: slice
+    windows: tuple[tuple[int, int], ...]  # row, column of each window in the raster, row by row
+
+    @property
+    def own(self) -> tuple[slice, slice]:
+        """Rows and columns of its own pixels within what it reaches."""
+        top, left = self.reach_rows.start, self.reach_columns.start
+        return (
+            slice(self.rows.start - top, self.rows.stop - top),
+            slice(self.columns.start - left, self.columns.stop - left),
+        )
+
+
+def window_starts(length: int, size: int, overlap: int) -> list[int]:
+    """First pixels of windows along a side; neighbours share `overlap` pixels, the last is flush with the edge.
+
+    Raises:
+        DataError: the side is shorter than a window.
+    """
+    if length < size:
+        raise DataError(f"the scene is {length} px across, less than a window of {size} px: map a larger region")
+    return starts(length, size, size - overlap, flush_edge=True)
+
+
+def tiles(height: int, width: int, side: int, size: int, overlap: int) -> Iterator[Tile]:
+    """Cover h w pixels with tiles of `side`. The windows lie on the raster, not on the tile, so that every pixel is
+    the same whatever the tile's size."""
+    rows, columns = window_starts(height, size, overlap), window_starts(width, size, overlap)
+    number = 0
+    for top in range(0, height, side):
+        mine = [row for row in rows if row + size > top and row < top + side]
+        for left in range(0, width, side):
+            across = [column for column in columns if column + size > left and column < left + side]
+            yield Tile(
+                number,
+                slice(top, min(top + side, height)),
+                slice(left, min(left + side, width)),
+                slice(mine[0], mine[-1] + size),
+                slice(across[0], across[-1] + size),
+                tuple((row, column) for row in mine for column in across),
+            )
+            number += 1
+
+
+def hill(size: int) -> NDArray[np.float32]:
+    """h w: weight of a window's pixels, sin^2 along both sides; windows that overlap by half sum to 1 everywhere."""
+    side = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
+    return np.outer(side, side).astype(np.float32)
+
+
+class Blend:
+    """The weighted mean of the probabilities of all windows that saw a pixel."""
+
+    def __init__(self, tile: Tile, classes: int, size: int):
+        self.tile, self.size, self.weight = tile, size, hill(size)
+        height = tile.reach_rows.stop - tile.reach_rows.start
+        width = tile.reach_columns.stop - tile.reach_columns.start
+        self.total = np.zeros((classes, height, width), np.float32)
+        self.weights = np.zeros((height, width), np.float32)
+
+    def add(self, place: tuple[int, int], probabilities: NDArray[np.float32]) -> None:
+        """k h w of the window at `place` (row, column in the raster). Call in the order of `tile.windows`."""
+        row, column = place[0] - self.tile.reach_rows.start, place[1] - self.tile.reach_columns.start
+        here = np.s_[row : row + self.size, column : column + self.size]
+        self.total[:, *here] += probabilities * self.weight
+        self.weights[here] += self.weight
+
+    def mean(self) -> NDArray[np.float32]:
+        """k h w over the tile's own pixels; 0 where no window was added."""
+        rows, columns = self.tile.own
+        weights = np.maximum(self.weights[rows, columns], np.float32(1e-20))
+        return np.asarray(self.total[:, rows, columns] / weights, np.float32)

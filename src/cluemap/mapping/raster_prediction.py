@@ -1,0 +1,147 @@
+"""A segmenter over a whole raster: tile by tile, its windows in batches, blended where they overlap."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cluemap.data.batches import RawBatch, normalise
+from cluemap.data.patches import NODATA, VOID
+from cluemap.data.prefetch import ahead
+from cluemap.data.windowing import thinned
+from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas
+from cluemap.mapping.map_sources import Imagery
+from cluemap.mapping.overlap_blending import Blend, Tile, tiles
+from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.storage.trained_models import Card
+
+PERCENT = 100
+TILE_BYTES = 200e6  # of images; three tiles are held at once. Large ones have fewer edges, which are decoded twice
+SMALLEST, LARGEST = 120, 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a map is made. Only `overlap` and `precision` change it beyond rounding."""
+
+    tile: int = 0  # pixels a side of what is read at once; 0: what fits into TILE_BYTES
+    batch: int = 48  # windows a forward pass
+    overlap: float = 0.5  # share of a window's side that neighbouring windows have in common, under 1
+    precision: str = "fp32"  # fp32 | bf16
+
+
+class Window(NamedTuple):
+    """One window of a tile, as the model takes it."""
+
+    place: tuple[int, int]  # row, column in the raster
+    images: NDArray[np.int16]  # t c h w
+    days: NDArray[np.int16]  # t
+    valid: NDArray[np.bool_]  # t
+
+
+def predict(
+    network: Segmenter, card: Card, imagery: Imagery, canvas: Canvas, settings: Settings, device: torch.device,
+    progress: bool = True,
+) -> int:  # fmt: skip
+    """Fill what `canvas` lacks; returns how many windows were run. `network` lies on `device`, ready for inference."""
+    grid = imagery.grid
+    wanted = [
+        tile
+        for tile in tiles(grid.height, grid.width, settings.tile, card.size, shared(settings.overlap, card.size))
+        if tile.number not in canvas.done
+    ]
+    total = sum(len(tile.windows) for tile in wanted)
+    count = 0
+    read = ((tile, imagery.read(tile.reach_rows, tile.reach_columns)) for tile in wanted)
+    with tqdm(desc="predict", total=total, unit="window", disable=not progress) as bar:
+        for tile, images in ahead(read, 1):
+            blend, done = Blend(tile, len(card.legend.classes) + card.legend.background, card.size), 0
+            for batch in batches(windows_of(tile, images, imagery.days, card), settings.batch):
+                for window, probabilities in zip(batch, infer(network, card, batch, settings, device), strict=True):
+                    blend.add(window.place, probabilities)
+                done += len(batch)
+                bar.update(len(batch))
+            canvas.fill(tile.number, tile.rows, tile.columns, layers(blend, seen_of(tile, images), card, canvas))
+            bar.update(len(tile.windows) - done)  # those that were never seen
+            count += done
+    return count
+
+
+def fitting_tile(dates: int, bands: int) -> int:
+    """Pixels a side of a tile whose int16 images take up to TILE_BYTES."""
+    return int(np.clip((TILE_BYTES / (2 * dates * bands)) ** 0.5, SMALLEST, LARGEST))
+
+
+def shared(overlap: float, size: int) -> int:
+    """Pixels that neighbouring windows of `size` have in common."""
+    return min(round(overlap * size), size - 1)
+
+
+def windows_of(tile: Tile, images: NDArray[np.int16], days: NDArray[np.int16], card: Card) -> Iterator[Window]:
+    """The windows of a tile that were ever seen, in order; long series thinned as for training."""
+    for row, column in tile.windows:
+        top, left = row - tile.reach_rows.start, column - tile.reach_columns.start
+        series = images[:, :, top : top + card.size, left : left + card.size]
+        valid = (series != NODATA).any(axis=(1, 2, 3))
+        if valid.any():
+            kept = thinned(valid, card.max_dates)
+            kept = kept[valid[kept]]  # what is not valid is not attended to: leave it out
+            yield Window((row, column), series[kept], days[kept], valid[kept])
+
+
+def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
+    """Up to `size` windows at a time."""
+    held: list[Window] = []
+    for window in windows:
+        held.append(window)
+        if len(held) == size:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def infer(
+    network: Segmenter, card: Card, windows: list[Window], settings: Settings, device: torch.device
+) -> NDArray[np.float32]:
+    """-> b k h w: the probability of every class and pixel."""
+    batch = normalise(
+        stacked(windows).to(device), torch.from_numpy(card.mean).to(device), torch.from_numpy(card.std).to(device)
+    )
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        logits = network(batch.images, batch.day, batch.valid)
+    return logits.float().softmax(dim=1).cpu().numpy()
+
+
+def stacked(windows: list[Window]) -> RawBatch:
+    """Windows as one batch, padded to the longest series."""
+    size = (len(windows), max(len(window.days) for window in windows))
+    images = np.full((*size, *windows[0].images.shape[1:]), NODATA, np.int16)  # b t c h w
+    day, valid = np.zeros(size, np.int16), np.zeros(size, bool)
+    for row, window in enumerate(windows):
+        length = len(window.days)
+        images[row, :length], day[row, :length], valid[row, :length] = window.images, window.days, window.valid
+    nothing = torch.zeros(len(windows), 0, dtype=torch.bool)
+    return RawBatch(
+        torch.from_numpy(images), torch.from_numpy(day), torch.from_numpy(valid), nothing, torch.arange(len(windows))
+    )  # fmt: skip
+
+
+def seen_of(tile: Tile, images: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """h w: whether any date and band has data, over the tile's own pixels."""
+    return (images[:, :, *tile.own] != NODATA).any(axis=(0, 1))
+
+
+def layers(blend: Blend, seen: NDArray[np.bool_], card: Card, canvas: Canvas) -> dict[str, NDArray[np.uint8]]:
+    """The tile's pixels of every layer of the canvas, VOID where never seen; shares in percent."""
+    mean = blend.mean()
+    winner = mean.argmax(axis=0).astype(np.uint8) + (not card.legend.background)
+    shares = np.rint(mean * PERCENT).astype(np.uint8)
+    found = {CLASSES: winner[None], CONFIDENCE: shares.max(axis=0)[None]}
+    if PROBABILITY in canvas.layers:
+        found[PROBABILITY] = shares
+    return {name: np.where(seen, layer, VOID).astype(np.uint8) for name, layer in found.items()}

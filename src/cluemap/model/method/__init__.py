@@ -1,0 +1,1 @@
+"""The method's maths as pure functions: clues, affinity, CAMs, losses, pseudo masks."""

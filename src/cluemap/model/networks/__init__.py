@@ -1,0 +1,1 @@
+"""The networks: transformer blocks, the temporal encoder, the classifier, the segmenters."""

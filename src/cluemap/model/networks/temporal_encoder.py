@@ -1,0 +1,85 @@
+"""The temporal encoder: a window's series -> class tokens and date tokens at every grid position (METHOD section 2)."""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from cluemap.errors import ParamsError
+from cluemap.model.networks.transformer import Transformer
+from cluemap.params import NetworkParams
+
+TOKEN_SPREAD = 0.02  # standard deviation at which learned tokens and positions start, as in ViT
+DAYS = 367  # rows of the date table: day of year 1..366; row 0 is never used
+
+
+class Watched(NamedTuple):
+    """What the clue method needs of the temporal encoder."""
+
+    dense: Tensor  # b n k d, class tokens (D)
+    sequence: Tensor  # b n t d, date tokens (S)
+    attention: Tensor  # b k t, class tokens' attention to dates, mean over layers, heads, positions; no gradient (A)
+
+
+class TemporalEncoder(nn.Module):
+    """`classes` learned class tokens, then the date tokens, through a transformer at every grid position."""
+
+    def __init__(self, bands: int, classes: int, params: NetworkParams):
+        super().__init__()
+        width = params.width
+        self.patch, self.mask_padding = params.patch, params.mask_padding
+        self.embed = nn.Linear(bands * params.patch**2, width)
+        self.dates = nn.Embedding(DAYS, width)
+        self.date_bias = nn.Parameter(torch.zeros(width))
+        self.class_tokens = nn.Parameter(TOKEN_SPREAD * torch.randn(classes, width))
+        self.transformer = build_transformer(params.temporal_depth, params)
+        bound = DAYS**-0.5  # as a Linear over one-hot days would start
+        nn.init.uniform_(self.dates.weight, -bound, bound)
+
+    def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
+        """images b t c h w, day b t, valid b t -> b n k d, the class tokens."""
+        tokens, seen = self._tokens(images, day, valid)
+        out = self.transformer(tokens, seen, asked=len(self.class_tokens))
+        return rearrange(out, "(b n) k d -> b n k d", b=images.shape[0])
+
+    def watched(self, images: Tensor, day: Tensor, valid: Tensor) -> Watched:
+        """images b t c h w, day b t, valid b t -> class tokens, date tokens and the attention between them."""
+        tokens, seen = self._tokens(images, day, valid)
+        first, b = len(self.class_tokens), images.shape[0]
+        out, attention = self.transformer.watched(tokens, seen, first)
+        return Watched(
+            dense=rearrange(out[:, :first], "(b n) k d -> b n k d", b=b),
+            sequence=rearrange(out[:, first:], "(b n) t d -> b n t d", b=b),
+            attention=rearrange(attention, "(b n) k t -> b n k t", b=b).mean(dim=1),
+        )
+
+    def _tokens(self, images: Tensor, day: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+        p = self.patch
+        patches = rearrange(images, "b t c (i p) (j q) -> b (i j) t (p q c)", p=p, q=p)
+        dates = rearrange(self.dates(day) + self.date_bias, "b t d -> b 1 t d")
+        tokens = rearrange(self.embed(patches) + dates, "b n t d -> (b n) t d")
+        classes = repeat(self.class_tokens, "k d -> s k d", s=tokens.shape[0]).to(tokens.dtype)
+        seen = None
+        if self.mask_padding:
+            always = valid.new_ones(valid.shape[0], len(self.class_tokens))
+            seen = repeat(torch.cat([always, valid], dim=1), "b l -> (b n) l", n=patches.shape[1])
+        return torch.cat([classes, tokens], dim=1), seen
+
+
+def build_transformer(depth: int, params: NetworkParams) -> Transformer:
+    """A stack of `depth` blocks of the network's sizes."""
+    return Transformer(
+        depth, params.width, params.heads, params.head_width, params.feed_forward, params.dropout, params.residual
+    )
+
+
+def grid_side(window: int, patch: int) -> int:
+    """Grid positions a side of a window of `window` pixels.
+
+    Raises:
+        ParamsError: the window does not divide into patches.
+    """
+    if window % patch:
+        raise ParamsError(f"windows.size {window} is no multiple of the network's patch {patch}: change one of them")
+    return window // patch

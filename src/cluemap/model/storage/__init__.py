@@ -1,0 +1,1 @@
+"""Networks as files: checkpoints, trained models, exported programs, released weights."""

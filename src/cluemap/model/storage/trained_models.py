@@ -1,0 +1,112 @@
+"""Trained networks as files: everything that is needed to use one stands in the file itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cluemap.data.patches import Legend
+from cluemap.data.windows import Windows
+from cluemap.errors import CheckpointError
+from cluemap.model.method.clues import Clues
+from cluemap.model.networks.classifier import Classifier
+from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.storage import checkpoints
+from cluemap.params import ClassifierParams, Params, SegmenterParams
+
+CLASSIFIER, SEGMENTER = "classifier.safetensors", "segmenter.safetensors"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model was trained on and how its inputs are made."""
+
+    dataset: str
+    digest: str  # of the prepared windows
+    legend: Legend
+    size: int  # pixels a side of a window
+    max_dates: int
+    mean: NDArray[np.float32]  # c
+    std: NDArray[np.float32]  # c
+
+
+def about(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
+    """The description that goes into a model's file; no times or run ids: same training, same bits."""
+    card, sizes = windows.card, params.classifier if kind == "classifier" else params.segmenter
+    return {
+        "kind": kind,
+        "dataset": card.dataset,
+        "digest": card.digest,
+        "legend": card.legend.to_json(),
+        "size": card.size,
+        "max_dates": card.max_dates,
+        "mean": card.mean.tolist(),
+        "std": card.std.tolist(),
+        "network": sizes.model_dump(mode="json"),
+    }
+
+
+def load_classifier(file: Path, windows: Windows | None = None) -> tuple[Classifier, Clues, Card]:
+    """A trained classifier, its clues and its card; ready for inference.
+
+    Raises:
+        CheckpointError: missing, damaged, no classifier, or (with `windows`) of another data set or classes.
+    """
+    found, card = _read(file, "classifier", windows)
+    params = ClassifierParams.model_validate(found.about["network"])
+    network = Classifier(len(card.legend.bands), len(card.legend.classes), card.size, params)
+    _fill(network, found.tensors, file)
+    clues = Clues(found.tensors["clues/positive"], found.tensors["clues/negative"])
+    return network, clues, card
+
+
+def load_segmenter(file: Path, windows: Windows | None = None) -> tuple[Segmenter, Card]:
+    """A trained segmenter and its card; ready for inference. Raises as `load_classifier`."""
+    found, card = _read(file, "segmenter", windows)
+    params = SegmenterParams.model_validate(found.about["network"])
+    network = Segmenter(len(card.legend.bands), len(card.legend.classes) + card.legend.background, card.size, params)
+    _fill(network, found.tensors, file)
+    return network, card
+
+
+def _read(file: Path, kind: str, windows: Windows | None) -> tuple[checkpoints.Checkpoint, Card]:
+    found = checkpoints.load(file)
+    content = found.about
+    if content.get("kind") != kind:
+        raise CheckpointError(f"{file} holds a {content.get('kind')}, not a {kind}: give the other model's file")
+    card = Card(
+        dataset=content["dataset"],
+        digest=content["digest"],
+        legend=Legend.from_json(content["legend"]),
+        size=content["size"],
+        max_dates=content["max_dates"],
+        mean=np.array(content["mean"], np.float32),
+        std=np.array(content["std"], np.float32),
+    )
+    if windows is not None:
+        _check_same_data(file, card, windows)
+    return found, card
+
+
+def _check_same_data(file: Path, card: Card, windows: Windows) -> None:
+    mend = "run `dvc repro`, or give the checkpoint of this data set"
+    ours = windows.card
+    if card.dataset != ours.dataset:
+        raise CheckpointError(f"{file} was trained on {card.dataset!r}, the windows are of {ours.dataset!r}: {mend}")
+    if card.legend.class_names != ours.legend.class_names:
+        found, wanted = len(card.legend.classes), len(ours.legend.classes)
+        different = sorted({*card.legend.class_names} ^ {*ours.legend.class_names})
+        raise CheckpointError(f"{file} knows {found} classes, the windows have {wanted}; differing {different}: {mend}")
+    if card.digest != ours.digest:
+        raise CheckpointError(f"{file} was trained on other windows of {card.dataset!r} (their digest differs): {mend}")
+
+
+def _fill(network: Classifier | Segmenter, tensors: dict[str, Tensor], file: Path) -> None:
+    try:
+        network.load_state_dict(checkpoints.split(tensors, "network/"))
+    except RuntimeError as error:
+        raise CheckpointError(f"{file} does not fit its own description: {error}") from None
+    network.eval().requires_grad_(False)

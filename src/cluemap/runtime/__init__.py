@@ -1,0 +1,1 @@
+"""How a process runs: ranks, precision and compilation, memory, stop signals, what the machine does meanwhile."""

@@ -1,0 +1,1 @@
+"""The run store and the model registry: everything that talks to MLflow or knows where it is."""

@@ -1,0 +1,138 @@
+"""The model registry: versions of a data set's segmenter, and which of them is the champion."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from numpy.typing import NDArray
+
+from cluemap.errors import TrackingError
+from cluemap.tracking.store.mlflow_errors import explained
+from cluemap.tracking.store.mlflow_store import Store
+
+CODE = Path(__file__).with_name("registered.py")
+CHAMPION, CHALLENGER = "champion", "challenger"
+DIGEST = "digest"  # tag of a version: DVC's hash of the model folder that it was made from
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version of a model."""
+
+    number: int
+    run_id: str
+    tags: dict[str, str]
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What goes into a registered model beside its code."""
+
+    network: Path  # torch.export archive
+    images: NDArray[np.int16]  # n t c h w, an example
+    days: NDArray[np.int16]  # n t
+    metadata: Mapping[str, Any]  # classes, bands, window
+    requirements: list[str]
+
+
+class Registry:
+    """The registry of an open run store."""
+
+    def __init__(self, store: Store):
+        self._store, self._client = store, store.client
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a model, newest first; none when there is no such model."""
+        with explained(self._store.name):
+            if not self._client.search_registered_models(f"name = '{name}'"):
+                return []
+            found = self._client.search_model_versions(f"name = '{name}'")
+            aliases = self._client.get_registered_model(name).aliases
+        return sorted((_version(one, aliases) for one in found), key=lambda one: -one.number)
+
+    def holder(self, name: str, alias: str) -> Version | None:
+        """The version that has an alias."""
+        return next((version for version in self.versions(name) if alias in version.aliases), None)
+
+    def publish(self, name: str, run_id: str, packing: Packing, tags: Mapping[str, Any]) -> Version:
+        """Make a model of a run and a new version in the registry of it.
+
+        Raises:
+            TrackingError: the store failed; a version is there with its whole model, or not at all.
+        """
+        with explained(self._store.name), TemporaryDirectory() as folder:
+            run = self._client.get_run(run_id)
+            model = self._client.create_logged_model(
+                run.info.experiment_id, "segmenter", run_id, model_type="segmenter"
+            )
+            pack(packing, Path(folder) / "model", model, run_id)
+            self._client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+            self._client.finalize_logged_model(model.model_id, "READY")
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+            if not self._client.search_registered_models(f"name = '{name}'"):
+                self._client.create_registered_model(name)
+            texts = {key: str(value) for key, value in tags.items()}
+            source = model.artifact_location  # `models:/<id>` would be looked for in MLflow's default store
+            made = self._client.create_model_version(name, source, run_id, texts, model_id=model.model_id)
+            listed = json.dumps([{"name": name, "version": int(made.version)}])
+            self._client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": listed})
+        return Version(int(made.version), run_id, texts, ())
+
+    def tag(self, name: str, version: int, tags: Mapping[str, Any]) -> None:
+        with explained(self._store.name):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(name, str(version), key, str(value))
+
+    def give(self, name: str, alias: str, version: int) -> None:
+        """Give a version an alias, which its holder loses.
+
+        Raises:
+            TrackingError: there is no such version.
+        """
+        numbers = [known.number for known in self.versions(name)]
+        if version not in numbers:
+            raise TrackingError(f"{name} has no version {version}; it has {sorted(numbers)}")
+        with explained(self._store.name):
+            self._client.set_registered_model_alias(name, alias, str(version))
+
+    def take(self, name: str, alias: str) -> None:
+        """Take an alias from whichever version has it."""
+        with explained(self._store.name):
+            self._client.delete_registered_model_alias(name, alias)
+
+
+def pack(packing: Packing, folder: Path, model: Any, run_id: str) -> None:
+    """Write the model as MLflow keeps it: code, network, signature, an example of its input. No pickle."""
+    window = packing.images.shape[2:]  # c h w
+    inputs: list[Any] = [
+        TensorSpec(np.dtype(np.int16), (-1, -1, *window), "images"),
+        TensorSpec(np.dtype(np.int16), (-1, -1), "days"),
+    ]
+    outputs: list[Any] = [TensorSpec(np.dtype(np.uint8), (-1, *window[1:]))]
+    places = {"artifact_path": model.artifact_location, "model_uuid": model.model_id, "model_id": model.model_id}
+    about = Model(**places, run_id=run_id, metadata=dict(packing.metadata))
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=str(CODE),
+        artifacts={"network": str(packing.network)},
+        signature=ModelSignature(Schema(inputs), Schema(outputs)),
+        input_example={"images": packing.images, "days": packing.days},
+        pip_requirements=packing.requirements,
+        mlflow_model=about,
+    )
+
+
+def _version(found: Any, aliases: Mapping[str, Any]) -> Version:
+    mine = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
+    return Version(int(found.version), found.run_id or "", dict(found.tags), mine)

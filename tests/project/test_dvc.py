@@ -1,0 +1,123 @@
+"""dvc.yaml as DVC sees it: every stage for every data set, and exactly the stages a change concerns."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from locations import PROJECT
+from ruamel.yaml import YAML
+
+STAGES = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+ALL = (*STAGES, "register")
+DVC = [sys.executable, "-m", "dvc"]
+
+
+def dvc(root: Path, *arguments: str, check: bool = True) -> str:
+    done = subprocess.run([*DVC, *arguments], cwd=root, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project's pipeline with stand-in scripts: each writes its declared outputs, so that DVC alone is tested."""
+    root = tmp_path_factory.mktemp("dvc")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(PROJECT / name, root / name)
+    (root / "src").mkdir()
+    shutil.copytree(PROJECT / "src" / "cluemap", root / "src" / "cluemap", ignore=shutil.ignore_patterns("__pycache__"))
+    for stage in ALL:
+        (root / "src" / f"{stage}.py").write_text(STAND_IN.format(stage=stage))
+    (root / "data" / "demo").mkdir(parents=True)
+    (root / "data" / "demo" / "file").write_text("raw")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    dvc(root, "init", "-q")
+    text = (root / "dvc.yaml").read_text().replace("cmd: python ", f"cmd: {sys.executable} ")
+    (root / "dvc.yaml").write_text(text)
+    return root
+
+
+STAND_IN = """
+import pathlib, re, sys
+name, dataset = "{stage}", sys.argv[2]
+if name == "register":
+    print("The outputs of demo came from ...")
+text = pathlib.Path("dvc.yaml").read_text().replace("${{key}}", dataset)
+for path in re.findall(rf"- (out/{{dataset}}/{{name}}/[\\w./]+)", text):
+    out = pathlib.Path(path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.name == "headline.json":
+        read = len(pathlib.Path("params.yaml").read_text())
+        out.write_text(f'{{{{"test_miou": {{read}}, "ratio": 0.9}}}}')
+    elif out.suffix in (".json", ".html"):
+        out.write_text("{{}}")
+    else:
+        out.mkdir(exist_ok=True)
+        (out / "file").write_text(name)
+"""
+
+
+@pytest.mark.slow
+def test_repro_runs_all_then_nothing_then_what_changed(project):
+    assert ran(dvc(project, "repro")) == set(ALL)
+    lock = (project / "dvc.lock").read_text()
+    again = dvc(project, "repro")
+    assert ran(again) == {"register"}  # says at every repro which runs the outputs came from, and nothing else runs
+    assert "The outputs of demo came from" in again
+    assert (project / "dvc.lock").read_text() == lock
+    yaml = YAML()
+    tree = yaml.load((project / "params.yaml").read_text())
+    tree["masks"]["threshold"] = 0.4
+    yaml.dump(tree, project / "params.yaml")
+    again = ran(dvc(project, "repro", "--dry"))
+    assert "make_masks" in again
+    assert not again & {"prepare", "train_classifier", "make_cams", "train_reference"}
+
+
+@pytest.mark.slow
+def test_experiments_stand_in_a_table_that_can_be_read(project):
+    if not (project / "dvc.lock").exists():
+        dvc(project, "repro")
+    (project / ".gitignore").write_text("/out\n/data\n__pycache__\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "add", "-A"], cwd=project, check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], cwd=project, check=True)
+    dvc(project, "exp", "run", "-S", "cams.blend=0.75", "-n", "half")
+    table = dvc(project, "exp", "show", "--csv", "--only-changed").splitlines()
+    assert table[0].endswith("Created,test_miou,cams.blend"), table
+    assert any(line.startswith("half,") and line.endswith(",0.75") for line in table), table
+
+
+def ran(said: str) -> set[str]:
+    """The stages that DVC says it runs."""
+    return set(re.findall(r"Running stage '(\w+)@demo'", said))
+
+
+def test_every_output_is_named_after_its_stage():
+    tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
+    assert tuple(tree["stages"]) == ALL
+    for name, stage in tree["stages"].items():
+        body = {"outs": [], "metrics": [], **stage["do"]}
+        assert body["cmd"] == f"python src/{name}.py --dataset ${{key}}"
+        assert f"src/{name}.py" in body["deps"]
+        for out in [*body["outs"], *body["metrics"], *body.get("plots", [])]:
+            assert out.startswith(f"out/${{key}}/{name}/")
+        for dependency in body["deps"]:
+            if dependency.startswith("src/"):
+                assert (PROJECT / dependency).exists(), dependency
+
+
+def test_only_the_weak_segmenter_depends_on_the_pseudo_masks():
+    tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
+    assert "out/${key}/make_masks/masks" in tree["stages"]["train_segmenter"]["do"]["deps"]
+    assert "out/${key}/make_masks/masks" not in tree["stages"]["train_reference"]["do"]["deps"]
+
+
+def test_the_models_have_names():
+    tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
+    outs = {out for stage in tree["stages"].values() for out in stage["do"].get("outs", [])}
+    models = {artifact["path"] for artifact in tree["artifacts"].values() if artifact["type"] == "model"}
+    assert models == {out.replace("${key}", "demo") for out in outs if out.endswith("/model")}

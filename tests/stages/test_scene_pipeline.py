@@ -1,0 +1,91 @@
+"""A scene through every stage, in one process: from images and labels to map.tif and a report."""
+
+import importlib
+import json
+import math
+import sys
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from ruamel.yaml import YAML
+from runs import database, root
+from scenes import CRSS, LEFT, TOP, make_region, write_fields, write_files, write_scene
+from tiny import write_params
+
+from cluemap.mapping.map_products import Order, make_map
+from cluemap.stages.stage import run_stage
+
+__all__ = ["database", "root"]  # fixtures
+pytestmark = pytest.mark.slow
+STAGES = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+FILES = {"kind": "files", "path": "images"}
+FEW = {"steps": 6, "validate_every": 3, "batch": 4}
+
+
+@pytest.fixture(scope="module")
+def region():
+    return make_region()
+
+
+@pytest.fixture
+def scene(root, region, monkeypatch):
+    monkeypatch.setenv("CLUEMAP_DEVICE", "cpu")
+    scene = root / "data" / "tiny"
+    write_files(scene / "images", region)
+    write_fields(scene / "fields.gpkg", region)
+    return scene
+
+
+def run_all(root, scene, monkeypatch, **blocks):
+    """Every stage on the scene; gives the metrics of the last."""
+    overrides = {"windows": {"size": 12, "stride": 12}, "classifier": FEW, "segmenter": FEW, "clues": {"start_step": 3}}
+    for name, block in blocks.items():
+        overrides[name] = {**overrides.get(name, {}), **block}
+    file = write_params(root / "params.yaml", overrides, datasets={"tiny": str(scene)})
+    tree = YAML().load(file.read_text())
+    tree["tiny"]["source"] = {"format": "scene"}
+    with file.open("w") as handle:
+        YAML().dump(tree, handle)
+    for stage in STAGES:
+        line = [f"{stage}.py", "--dataset", "tiny", "--params", str(file), "--out", str(root / "out")]
+        monkeypatch.setattr(sys, "argv", line)
+        assert run_stage(stage, "", importlib.import_module(stage).work) == 0, stage
+    return json.loads((root / "out" / "tiny" / "evaluate" / "metrics.json").read_text())
+
+
+def test_from_a_scene_to_its_map(root, scene, region, monkeypatch):
+    write_scene(scene, FILES)
+    metrics = run_all(root, scene, monkeypatch)
+    assert 0 <= metrics["test"]["weak"]["overall_accuracy"] <= 1
+    run = json.loads((root / "out" / "tiny" / "evaluate" / "run.json").read_text())["run_id"]
+    order = Order(run, scene, root / "map.tif", parcels=scene / "fields.gpkg", models=root / "out")
+    make_map(order, progress=False)
+    with rasterio.open(root / "map.tif") as found:
+        assert found.crs == CRSS[0]
+        assert found.shape == region.labels.shape
+        assert (found.bounds.left, found.bounds.top) == (LEFT, TOP)
+        classes = found.read(1)
+    assert classes.max() <= 8  # every pixel was seen at least once
+    parcels = gpd.read_file(root / "map_parcels.gpkg")
+    assert len(parcels) == len(gpd.read_file(scene / "fields.gpkg"))
+
+
+def test_areas_alone_teach_without_any_pixel_label(root, scene, monkeypatch):
+    """Image labels from cells' crop lists; there is nothing to score against, and every stage copes."""
+    cells = [
+        shapely.box(LEFT + 120 * i, TOP - 120 * (j + 1), LEFT + 120 * (i + 1), TOP - 120 * j)
+        for i in range(10)
+        for j in range(8)
+    ]
+    crops = ["corn; meadow" if number % 2 else "beet" for number in range(80)]
+    gpd.GeoDataFrame({"crops": crops}, geometry=cells, crs=CRSS[0]).to_file(scene / "cells.gpkg")
+    write_scene(scene, FILES, labels={"kind": "areas", "file": "cells.gpkg", "column": "crops"})
+    metrics = run_all(root, scene, monkeypatch, segmenter={**FEW, "select": "last"}, classifier={"select": "last"})
+    assert metrics["test"]["weak"]["miou"] is None or math.isnan(metrics["test"]["weak"]["miou"])
+    masks = np.load(root / "out" / "tiny" / "make_masks" / "masks" / "masks_train.npy")
+    names = ["meadow", "soft winter wheat", "corn", "winter barley", "winter rapeseed", "sunflower", "beet", "potatoes"]
+    assert {names[number - 1] for number in np.unique(masks) if number < 255} <= {"corn", "meadow", "beet"}
+    assert (root / "out" / "tiny" / "evaluate" / "report.html").exists()

@@ -1,0 +1,178 @@
+"""The product's face in a real browser: what a researcher sees in `mlflow ui` after two pipelines, and the report.
+
+Screenshots are kept under the test run's folder (`pytest --basetemp`), in `screenshots/`.
+"""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import tiny
+from runs import use_root
+from test_mlflow_store import mlflow_server
+from tiny import pipeline
+
+import resend
+from cluemap.tracking import open_store
+
+__all__ = ["pipeline"]  # a fixture
+pytestmark = pytest.mark.slow
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+HARMLESS = (  # MLflow's own
+    "/ajax-api/2.0/mlflow/users/current",  # asked of every server; one without users answers 404
+    "ResizeObserver loop completed with undelivered notifications",  # a chart that is resized twice in a frame
+)
+CLOSED = """if (location.protocol === "http:") {
+    localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+    localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+}"""  # MLflow's assistant, which covers a third of the page until it is closed for the first time
+
+
+@dataclass
+class Face:
+    """A browser's page, the server it looks at, and what went wrong."""
+
+    page: object
+    address: str
+    ids: dict[str, str]  # experiments and runs by name
+    shots: Path
+    root: Path
+    wrong: list[str] = field(default_factory=list)
+
+    def show(self, path: str, name: str, *wanted: str) -> str:
+        """Open a page, wait until it shows all `wanted` texts, keep a screenshot; gives the page's text."""
+        self.page.goto("about:blank")  # a change behind the # alone would not load the page anew
+        self.page.goto(path if "://" in path else f"{self.address}/#{path}")
+        for text in wanted:
+            self.page.get_by_text(text, exact=False).first.wait_for(state="visible", timeout=120_000)
+        self.page.wait_for_timeout(1000)  # what moves comes to rest
+        self.page.screenshot(path=self.shots / f"{name}.png", timeout=120_000)
+        return self.page.inner_text("body")
+
+    def watch(self) -> None:
+        self.page.on(
+            "console", lambda said: said.type == "error" and self.said(said.text, said.location.get("url", ""))
+        )
+        self.page.on("pageerror", lambda error: self.said(str(error), ""))
+        near = (self.address, "data:", "blob:", "file:", "about:")
+        self.page.on("request", lambda sent: sent.url.startswith(near) or self.wrong.append(f"elsewhere: {sent.url}"))
+
+    def said(self, text: str, url: str) -> None:
+        if not any(known in f"{text} {url}" for known in HARMLESS):
+            self.wrong.append(f"{text} {url}")
+
+
+@pytest.fixture(scope="module")
+def store(pipeline, tmp_path_factory) -> Path:
+    """The real pipeline's project with a second result, of other pseudo masks, and its registered segmenter."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    root = tmp_path_factory.mktemp("face") / "project"
+    shutil.copytree(pipeline, root)
+    with pytest.MonkeyPatch.context() as patch:
+        use_root(root, patch)
+        assert resend.main(["--mend-moved"]) == 0
+    tiny.run("register", root)
+    tiny.write_params(root / "params.yaml", {**tiny.FAST, "windows": {"size": 14}, "masks": {"threshold": 0.1}})
+    for stage in ("make_masks", "evaluate"):
+        tiny.run(stage, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def face(store, tmp_path_factory) -> Iterator[Face]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
+    shots = tmp_path_factory.getbasetemp() / "screenshots"
+    shots.mkdir(exist_ok=True)
+    with mlflow_server(store, "ui") as address, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        page = browser.new_page(viewport={"width": 2200, "height": 1000})
+        page.add_init_script(CLOSED)
+        made = Face(page, address, ids_of(store), shots, store)
+        made.watch()
+        yield made
+        browser.close()
+
+
+@pytest.fixture(autouse=True)
+def clean(face) -> Iterator[None]:
+    """Each page without an error in the console and without a request to another host."""
+    face.wrong.clear()
+    yield
+    assert face.wrong == []
+
+
+def ids_of(root: Path) -> dict[str, str]:
+    with sqlite3.connect(root / "mlflow.db") as base:
+        found = {name: str(number) for number, name in base.execute("select experiment_id, name from experiments")}
+        rows = base.execute("select name, run_uuid from runs order by start_time").fetchall()
+    results = [run for name, run in rows if name == "evaluate"]
+    return {**found, **dict(rows), "first": results[0], "second": results[-1]}
+
+
+def test_the_table_of_results_has_rows_and_metric_columns(face):
+    with pytest.MonkeyPatch.context() as patch:
+        link = open_store_of(face.root, patch).link("tiny/results")
+    text = face.show(link.partition("#")[2], "results", "test_miou", "mask_miou", "cluemap-tiny-segmenter")
+    assert "2 matching runs" in " ".join(text.split())
+    metrics = json.loads((face.root / "out/tiny/evaluate/metrics.json").read_text())
+    shown = face.page.locator("[col-id='metrics.`test_miou`'], [col-id*='test_miou']").all_inner_texts()
+    assert any(cell.strip().startswith(f"{metrics['test_miou']:.3f}"[:5]) for cell in shown), shown
+
+
+def test_two_runs_are_compared(face):
+    runs = json.dumps([face.ids["first"], face.ids["second"]])
+    experiments = json.dumps([face.ids["tiny/results"]])
+    text = face.show(
+        f"/compare-runs?runs={runs}&experiments={experiments}", "compare", "Comparing 2 Runs", "masks.threshold"
+    )
+    assert face.ids["first"] in text
+    assert face.ids["second"] in text
+
+
+def test_a_figure_is_shown(face):
+    where = f"/experiments/{face.ids['tiny/results']}/runs/{face.ids['second']}/artifacts/figures/overview.png"
+    face.show(where, "figure", "confusion_weak.png", "overview.png")
+    face.page.wait_for_function("[...document.images].some(i => i.naturalWidth > 300)", timeout=120_000)
+    face.page.screenshot(path=face.shots / "figure.png")
+
+
+def test_a_training_s_curves_are_shown(face):
+    where = f"/experiments/{face.ids['tiny/training']}/runs/{face.ids['train_classifier']}/model-metrics"
+    face.show(where, "curves", "clue distance", "clue usage")
+
+
+def test_the_run_leads_to_what_made_it_and_to_its_model(face):
+    where = f"/experiments/{face.ids['tiny/results']}/runs/{face.ids['first']}"
+    text = face.show(where, "run", "cluemap-tiny-segmenter", "of full supervision")
+    assert "tiny windows" in text
+    link = face.page.get_by_role("link", name=face.ids["train_classifier"]).first.get_attribute("href")
+    face.show(link.removeprefix("#"), "upstream", "train_classifier", "loss")
+    assert face.ids["train_classifier"] in face.page.url
+    assert "/experiments/" in face.page.url  # it found the run's experiment by itself
+
+
+def test_the_registry_has_the_champion(face):
+    text = face.show("/models/cluemap-tiny-segmenter", "registry", "Version 1", "champion")
+    assert "cluemap-tiny-segmenter" in text
+
+
+def test_the_report_is_one_page_that_asks_nobody(face):
+    report = face.root / "out" / "tiny" / "evaluate" / "report.html"
+    text = face.show(report.as_uri(), "report", "Lineage", "test mIoU from image labels")
+    assert "git.commit" in text
+    assert face.page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    face.page.screenshot(path=face.shots / "report.png", full_page=True)
+
+
+def open_store_of(root: Path, patch: pytest.MonkeyPatch):
+    use_root(root, patch)
+    return open_store()

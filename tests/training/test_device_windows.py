@@ -1,0 +1,62 @@
+"""Windows on the device as a whole against windows read from the files: the same batches, to the bit."""
+
+import pytest
+import torch
+from builders import write_prepared
+
+from cluemap.data.batches import stream
+from cluemap.data.windows import Windows
+from cluemap.errors import DataError
+from cluemap.training import device_windows as module
+from cluemap.training.device_windows import Resident, resident, size_in_bytes
+
+FIELDS = ("images", "day", "valid", "image_labels", "index", "mask")
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory) -> Windows:
+    counts = {"train": 13, "validation": 5, "test": 3}
+    return Windows.open(write_prepared(tmp_path_factory.mktemp("data") / "prepare", counts, size=12))
+
+
+@pytest.mark.parametrize("with_masks", [False, True])
+@pytest.mark.parametrize("together", [1, 4, 256])
+def test_the_same_batches_as_from_the_files(windows, monkeypatch, with_masks, together):
+    monkeypatch.setattr(module, "TOGETHER", together)
+    train = windows.indexes("train")[::-1][:11]  # any order, not all
+    masks = windows.masks("train") if with_masks else None
+    order = [train[[7, 2, 3]], train[[0]], train[[10, 10, 1]], train[[]]]
+    held = Resident(windows, train, "cpu")
+    for found, wanted in zip(held.stream(order, masks), stream(windows, order, masks=masks), strict=True):
+        for name in FIELDS:
+            one, other = getattr(found, name), getattr(wanted, name)
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert wanted.images.shape[0] == 0, "the last batch was meant to be empty"
+
+
+def test_a_window_that_is_not_there_is_refused(windows):
+    train = windows.indexes("train")
+    held = Resident(windows, train[:4], "cpu")
+    with pytest.raises(ValueError, match=f"window {train[5]} does not lie on cpu"):
+        next(held.stream([train[[1, 5]]]))
+
+
+def test_masks_of_another_split_are_refused(windows):
+    train = windows.indexes("train")
+    with pytest.raises(DataError, match="masks for 5 windows, not for the 13 train windows"):
+        next(Resident(windows, train, "cpu").stream([train[:2]], windows.masks("validation")))
+
+
+def test_only_a_gpu_with_room_holds_the_windows(windows, monkeypatch):
+    train = windows.indexes("train")
+    wanted = size_in_bytes(windows, train)
+    assert wanted == sum(windows.series(int(index))[0].nbytes for index in train)
+    assert resident(windows, train, torch.device("cpu")) is None
+    free = {"bytes": 2 * wanted - 1}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free["bytes"], 10 * wanted))
+    monkeypatch.setattr(module, "Resident", lambda *given: given)
+    assert resident(windows, train, torch.device("cuda")) is None
+    free["bytes"] = 2 * wanted
+    assert resident(windows, train, torch.device("cuda")) == (windows, train, torch.device("cuda"))
