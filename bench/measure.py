@@ -25,7 +25,7 @@ from work import (
 from cluemap.model.cpu.tiled_block import ONEDNN
 from cluemap.model.method.clues import random_clues
 from cluemap.model.networks.classifier import Classifier
-from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.runtime.execution import autocast, wrapped
 from cluemap.runtime.memory import keep_freed
 from cluemap.training.classifier_task import ClassifierTask
@@ -62,7 +62,7 @@ def network_step(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
         clues = random_clues(size.classes, told.clues.count, told.classifier.width, torch.Generator().manual_seed(0))
         task: Any = ClassifierTask(network, clues, _windows(size), told, here)  # type: ignore[arg-type]
     else:
-        network = Segmenter(BANDS, size.classes + 1, WINDOW, told.segmenter)
+        network = TsvitSegmenter(BANDS, size.classes + 1, WINDOW, told.segmenter)
         task = SegmenterTask(network, _windows(size), told, here)  # type: ignore[arg-type]
     network.to(here.device)
     if given.what == "cams":

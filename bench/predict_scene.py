@@ -34,7 +34,7 @@ from cluemap.mapping.map_sources import open_source
 from cluemap.mapping.map_styling import write_preview
 from cluemap.mapping.overlap_blending import tiles
 from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict, shared
-from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.model.storage.trained_models import Card
 from cluemap.params import SegmenterParams, WindowParams
 from cluemap.paths import ROOT
@@ -97,7 +97,7 @@ def measure_predict(folder: Path, number: int, dataset: str, device: torch.devic
     params = SegmenterParams.model_validate(PARAMS["segmenter"] | PARAMS[dataset]["segmenter"])
     legend = Legend(BANDS, (2, 1, 0), tuple(CropClass(f"crop {k}", "#112233") for k in range(CLASSES)), True)
     card = Card("bench", "0", legend, 24, 60, np.full(10, 2000, np.float32), np.full(10, 1000, np.float32))
-    network = Segmenter(len(BANDS), CLASSES + 1, 24, params).eval().to(device)
+    network = TsvitSegmenter(len(BANDS), CLASSES + 1, 24, params).eval().to(device)
     imagery = open_source(folder, legend)
     canvas = Canvas(folder / "canvas", SIDE, SIDE, {"classes": 1, "confidence": 1}, {})
     every = list(tiles(SIDE, SIDE, settings.tile, 24, shared(settings.overlap, 24)))

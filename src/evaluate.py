@@ -1,14 +1,16 @@
 """Score both segmenters on the test fold, read once, and write the summary: the run that people compare."""
 
+import logging
 import sys
 
 from cluemap.files import write_json
+from cluemap.paths import STAGES
 from cluemap.stages.evaluate import HEADLINE, evaluate, headline
 from cluemap.stages.result_report import lineage, name_of_row, report, story
 from cluemap.stages.stage import Stage, run_stage
 from cluemap.stages.stage_figures import draw_results
 
-UPSTREAM = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference")
+UPSTREAM = STAGES[:-1]
 
 
 def work(stage: Stage) -> None:
@@ -21,6 +23,8 @@ def work(stage: Stage) -> None:
         run.tags({"mlflow.note.content": story(stage, metrics, UPSTREAM), **name_of_row()})
         write_json(stage.folder / HEADLINE, headline(metrics))
         made = f"test mIoU {metrics['test_miou']:.3f}, {metrics['ratio']:.1%} of full supervision"
+        for warning in metrics["warnings"]:
+            logging.warning(warning)
         stage.finish(run, metrics, made, outputs=("report.html",), upstream=UPSTREAM)
 
 

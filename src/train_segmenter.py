@@ -1,4 +1,4 @@
-"""Train the segmenter on the pseudo masks (METHOD section 8)."""
+"""Train the segmenter on the refined pseudo masks (METHOD sections 8 and 14)."""
 
 import sys
 
@@ -8,8 +8,8 @@ from cluemap.stages.train_segmenter import train_segmenter
 
 
 def work(stage: Stage) -> None:
-    masks, digest = read_masks(stage.folder_of("make_masks") / "masks", stage.windows())
-    train_segmenter(stage, masks, digest, upstream=("prepare", "make_masks"))
+    masks, digest = read_masks(stage.folder_of("refine_masks") / "masks", stage.windows())
+    train_segmenter(stage, masks, digest, upstream=("prepare", "refine_masks"))
 
 
 if __name__ == "__main__":

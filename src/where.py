@@ -17,12 +17,14 @@ def main() -> None:
         found = read_json(folder / "metrics.json")
     except DataError as error:
         raise SystemExit(f"no results yet: {error}") from None
-    masks, test = found["pseudo_masks"], found["test"]
+    masks, refined, test, trees = (found[key] for key in ("pseudo_masks", "refined_masks", "test", "baselines"))
     print(f"""
 {dataset}: results
   pseudo masks of the training windows   mIoU {masks["miou"]:.3f}   (at best {masks["oracle"]["miou"]:.3f})
-  segmenter from image labels, test      mIoU {test["weak"]["miou"]:.3f}
-  segmenter from true masks, test        mIoU {test["full"]["miou"]:.3f}   ratio {found["ratio"]:.1%}
+  the same, refined under the labels     mIoU {refined["miou"]:.3f}   ({refined["decided"]:.0%} of the pixels decided)
+  segmenter from image labels, test      mIoU {test["weak"]["miou"]:.3f}   trees {trees["trees"]["weak"]["miou"]:.3f}
+  segmenter from true masks, test        mIoU {test["full"]["miou"]:.3f}   trees {trees["trees"]["full"]["miou"]:.3f}
+  ratio                                  {found["ratio"]:.1%} of full supervision
 
 Look at
   out/{dataset}/evaluate/figures/        validation windows, a whole patch, confusions, scores per class

@@ -12,9 +12,12 @@ from builders import write_pastis, write_prepared
 from locations import PROJECT
 from ruamel.yaml import YAML
 
+from cluemap import paths
+
 BLOCKS = (
     *("windows", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
-    *("cams", "masks", "segmenter", "compute", "checkpoint", "figures", "registry"),
+    *("cams", "masks", "refine", "segmenter", "ltae", "augmentation", "baselines"),
+    *("compute", "checkpoint", "figures", "registry"),
 )
 SIZES = {"width": 11, "temporal_depth": 2, "spatial_depth": 1, "heads": 2, "head_width": 3, "feed_forward": 2}
 OVERRIDES: dict[str, dict[str, Any]] = {
@@ -24,9 +27,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "clues": {"start_step": 12, "momentum": 0.9},
     "checkpoint": {"minutes": 0.0},
     "compute": {"inference_batch": 5},
+    "refine": {"learner": "trees", "rounds": 2, "pixels": 500, "confidence": 0.4},
+    "baselines": {"pixels": 500, "rounds": 3, "leaves": 5, "forest": 3},
     "figures": {"windows": 2},
 }
-STAGES = ("train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+STAGES = paths.STAGES[1:]
 FAST: dict[str, dict[str, Any]] = {
     "classifier": {"steps": 16, "validate_every": 16},
     "segmenter": {"steps": 16, "validate_every": 16},

@@ -61,7 +61,9 @@ class WindowParams(Block):
 
 
 class NetworkParams(Block):
-    """What the classifier and the segmenter share: sizes, then the optimiser's course."""
+    """What the classifier and the segmenter share: sizes, then the optimiser's course. The sizes are TSViT's: the
+    segmenter of kind `ltae` has its own (LtaeParams).
+    """
 
     patch: int = Positive
     width: int = Positive
@@ -72,6 +74,7 @@ class NetworkParams(Block):
     feed_forward: int = Positive
     dropout: float = Field(ge=0.0, lt=1.0)
     residual: Literal["plain", "normed", "both"]
+    token_spread: float = Positive
     mask_padding: bool
     batch: int = Positive
     steps: int = Positive
@@ -79,6 +82,7 @@ class NetworkParams(Block):
     final_learning_rate: float = Field(ge=0.0)
     warmup: float = Share
     weight_decay: float = Field(ge=0.0)
+    weight_averaging: float = Field(ge=0.0, lt=1.0)
     validate_every: int = Positive
 
 
@@ -87,8 +91,27 @@ class ClassifierParams(NetworkParams):
 
 
 class SegmenterParams(NetworkParams):
+    kind: Literal["tsvit", "ltae"]
     pixel_layout: Literal["spatial", "flat"]
     select: Literal["last", "miou"]
+
+
+class LtaeParams(Block):
+    width: int = Positive
+    heads: int = Positive
+    key_width: int = Positive
+    value_width: int = Positive
+    convolutions: int = Field(ge=0)
+    dropout: float = Field(ge=0.0, lt=1.0)
+
+
+class AugmentationParams(Block):
+    flips: bool
+    dropped_dates: float = Field(ge=0.0, lt=1.0)
+    shifted_days: int = Field(ge=0)
+    band_gain: float = Field(ge=0.0)
+    band_offset: float = Field(ge=0.0)
+    light: float = Field(ge=0.0)
 
 
 class LossParams(Block):
@@ -144,6 +167,21 @@ class MaskParams(Block):
     curve_points: int = Field(ge=2)
 
 
+class RefineParams(Block):
+    learner: Literal["none", "trees"]
+    rounds: int = Positive
+    confidence: float = Share
+    folds: int = Positive
+    pixels: int = Positive
+
+
+class BaselineParams(Block):
+    pixels: int = Positive
+    rounds: int = Positive
+    leaves: int = Field(ge=2)
+    forest: int = Field(ge=0)
+
+
 class ComputeParams(Block):
     precision: Literal["fp32", "bf16"]
     compile: bool
@@ -175,7 +213,11 @@ class Method(Block):
     affinity: AffinityParams
     cams: CamParams
     masks: MaskParams
+    refine: RefineParams
     segmenter: SegmenterParams
+    ltae: LtaeParams
+    augmentation: AugmentationParams
+    baselines: BaselineParams
     compute: ComputeParams
     checkpoint: CheckpointParams
     figures: FigureParams

@@ -6,7 +6,10 @@ from pathlib import Path
 # A stage run by DVC in a temporary copy (`dvc exp run --temp`) is told the copy's root.
 ROOT = Path(os.environ.get("DVC_ROOT", Path(__file__).resolve().parents[2]))
 OUT = ROOT / "out"
-STAGES = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+STAGES = (
+    *("prepare", "train_classifier", "make_cams", "make_masks", "refine_masks"),
+    *("train_segmenter", "train_reference", "train_baselines", "evaluate"),
+)
 
 
 def stage_folder(dataset: str, stage: str, out: Path = OUT) -> Path:

@@ -31,7 +31,7 @@ from cluemap.mapping.map_sources import fingerprint
 from cluemap.mapping.model_choice import find_model
 from cluemap.mapping.overlap_blending import hill, tiles
 from cluemap.mapping.raster_prediction import Settings
-from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.model.storage import checkpoints
 from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.params import load_params
@@ -99,7 +99,7 @@ def model(tmp_path, monkeypatch):
 def write_model(file, bands, size=SIZE):
     params = load_params("demo").segmenter.model_copy(update=SIZES)
     torch.manual_seed(0)
-    network = Segmenter(len(bands), 4, size, params)
+    network = TsvitSegmenter(len(bands), 4, size, params)
     for weights in network.parameters():  # away from the even start, so that pixels differ
         torch.nn.init.normal_(weights, std=0.8)
     legend = Legend(tuple(bands), (0, 1, 2), LEGEND.classes, True)

@@ -10,7 +10,8 @@ import pytest
 from locations import PROJECT
 from ruamel.yaml import YAML
 
-STAGES = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
+from cluemap.paths import STAGES
+
 ALL = (*STAGES, "register")
 DVC = [sys.executable, "-m", "dvc"]
 
@@ -112,8 +113,8 @@ def test_every_output_is_named_after_its_stage():
 
 def test_only_the_weak_segmenter_depends_on_the_pseudo_masks():
     tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
-    assert "out/${key}/make_masks/masks" in tree["stages"]["train_segmenter"]["do"]["deps"]
-    assert "out/${key}/make_masks/masks" not in tree["stages"]["train_reference"]["do"]["deps"]
+    assert "out/${key}/refine_masks/masks" in tree["stages"]["train_segmenter"]["do"]["deps"]
+    assert "out/${key}/refine_masks/masks" not in tree["stages"]["train_reference"]["do"]["deps"]
 
 
 def test_the_models_have_names():

@@ -16,11 +16,11 @@ from scenes import CRSS, LEFT, TOP, make_region, write_fields, write_files, writ
 from tiny import write_params
 
 from cluemap.mapping.map_products import Order, make_map
+from cluemap.paths import STAGES
 from cluemap.stages.stage import run_stage
 
 __all__ = ["database", "root"]  # fixtures
 pytestmark = pytest.mark.slow
-STAGES = ("prepare", "train_classifier", "make_cams", "make_masks", "train_segmenter", "train_reference", "evaluate")
 FILES = {"kind": "files", "path": "images"}
 FEW = {"steps": 6, "validate_every": 3, "batch": 4}
 

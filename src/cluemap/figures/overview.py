@@ -67,7 +67,8 @@ def _draw_row(figure: Figure, view: WindowView, legend: Legend, top: float) -> N
     if view.cams is not None and view.present:
         chosen = {label: view.cams[label - 1] for label in view.present}
         style.show(place(2, ""), cam_picture(chosen, legend))
-    for column, labels in ((3, view.pseudo_mask), (4, view.crop_map), (5, view.truth)):
+    final = view.pseudo_mask if view.refined_mask is None else view.refined_mask
+    for column, labels in ((3, final), (4, view.crop_map), (5, view.truth)):
         if labels is not None:
             style.show_labels(place(column, agreement(labels, view.truth)), labels, legend)
 

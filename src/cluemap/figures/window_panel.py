@@ -36,6 +36,7 @@ class WindowView:
     truth: NDArray[np.uint8] | None = None  # h w
     cams: NDArray[np.floating] | None = None  # k h' w', 0..1, all K classes, on pixels or grid positions
     pseudo_mask: NDArray[np.uint8] | None = None  # h w
+    refined_mask: NDArray[np.uint8] | None = None  # h w, where the masks were refined
     crop_map: NDArray[np.uint8] | None = None  # h w, the segmenter's map
 
     @property
@@ -46,7 +47,12 @@ class WindowView:
     @property
     def maps(self) -> dict[str, NDArray[np.uint8]]:
         """Title -> label map, those that there are."""
-        maps = {"truth": self.truth, "pseudo mask": self.pseudo_mask, "crop map": self.crop_map}
+        maps = {
+            "truth": self.truth,
+            "pseudo mask": self.pseudo_mask,
+            "refined mask": self.refined_mask,
+            "crop map": self.crop_map,
+        }
         return {title: labels for title, labels in maps.items() if labels is not None}
 
 
@@ -77,7 +83,7 @@ def window_panel(
     threshold: float | None = None,
     title: str = "Validation windows",
 ) -> Path:
-    """One row per window: true colour of its clearest date, truth, pseudo mask, crop map, clue CAM per present class.
+    """One row per window: true colour of its clearest date, truth, masks, crop map, clue CAM per present class.
 
     `threshold` (0..1) is drawn as an outline on the clue CAMs: inside it the class can win.
     """

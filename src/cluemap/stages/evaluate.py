@@ -1,4 +1,4 @@
-"""The work of stage evaluate: test scores of both segmenters, their ratio, and the headline numbers of all stages."""
+"""The work of stage evaluate: test scores of segmenters and baselines, and every stage's headline numbers."""
 
 from typing import Any
 
@@ -12,9 +12,11 @@ from cluemap.model.storage.trained_models import SEGMENTER, load_segmenter
 from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages.stage import Stage
+from cluemap.stages.train_baselines import MASKS, learners, open_maps
 from cluemap.training.inference import in_order, maps, scan
-from cluemap.training.metrics import class_names, named, scores
-from cluemap.training.segmenter_task import confusion_on
+from cluemap.training.map_scores import map_counts, named_map_scores, warnings_of
+from cluemap.training.metrics import Ids, class_names
+from cluemap.training.segmenter_task import counts_on
 
 SEGMENTERS = {"weak": "train_segmenter", "full": "train_reference"}
 HEADLINE = "headline.json"  # the few numbers that `dvc metrics show` and `dvc exp show` have a column for
@@ -23,31 +25,47 @@ HEADLINE = "headline.json"  # the few numbers that `dvc metrics show` and `dvc e
 def evaluate(stage: Stage, windows: Windows) -> tuple[dict[str, Any], dict[str, NDArray[np.int64]]]:
     """The stage's metrics, and the test confusion (size, size + 1) of the weak and the full segmenter."""
     names = class_names(windows.card.legend)
-    confusions = {}
-    for kind in SEGMENTERS:
-        network = segmenter_of(stage, kind, windows)
-        confusions[kind] = confusion_on(network, windows, "test", stage.params, stage.ranks)
-    test = {kind: named(scores(counts), names) for kind, counts in confusions.items()}
+    counts = {
+        kind: counts_on(segmenter_of(stage, kind, windows), windows, "test", stage.params, stage.ranks)
+        for kind in SEGMENTERS
+    }
+    test = {kind: named_map_scores(found, names) for kind, found in counts.items()}
     full = test["full"]["miou"]
     ratio = test["weak"]["miou"] / full if full else float("nan")
-    found = {"test": test, **_upstream(stage)}
-    masks, validation = found["pseudo_masks"], found["validation"]
+    found = {"test": test, "baselines": _baselines(stage, windows, names), **_upstream(stage)}
     first = {
         "test_miou": test["weak"]["miou"],
-        "test_accuracy": test["weak"]["overall_accuracy"],
         "reference_miou": full,
         "ratio": ratio,
-        "mask_miou": masks["miou"],
-        "mask_accuracy": masks["overall_accuracy"],
-        "mask_oracle_gap": masks["oracle"]["gap"],
-        "validation_miou": validation["weak"]["miou"],
+        **{f"{learner}_miou": scores["weak"]["miou"] for learner, scores in found["baselines"].items()},
+        **{f"{learner}_reference_miou": scores["full"]["miou"] for learner, scores in found["baselines"].items()},
+        "mask_miou": found["pseudo_masks"]["miou"],
+        "refined_mask_miou": found["refined_masks"]["miou"],
+        "mask_oracle_gap": found["pseudo_masks"]["oracle"]["gap"],
+        "validation_miou": found["validation"]["weak"]["miou"],
+        "test_accuracy": test["weak"]["overall_accuracy"],
+        "test_boundary_iou": test["weak"]["boundary_iou"],
     }
-    return {**first, **found}, confusions
+    warnings = warnings_of(test, ratio, len(windows.indexes("test")))
+    return {**first, **found, "warnings": warnings}, {kind: one.confusion for kind, one in counts.items()}
+
+
+def _baselines(stage: Stage, windows: Windows, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Learner -> kind of masks it was taught by ("weak", "full") -> test scores of its maps."""
+    ids, truth = Ids(len(windows.card.legend.classes), windows.card.legend.background), windows.masks("test")
+    folder = stage.folder_of("train_baselines") / "maps"
+    return {
+        learner: {
+            kind: named_map_scores(map_counts(truth, open_maps(folder, learner, kind, "test", windows), ids), names)
+            for kind in MASKS
+        }
+        for learner in learners(stage.params.baselines)
+    }
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, float]:
     """The numbers that stand for the whole result, out of `evaluate`'s."""
-    return {name: value for name, value in metrics.items() if not isinstance(value, dict)}
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
 def segmenter_of(stage: Stage, kind: str, windows: Windows) -> Segmenter:
@@ -68,9 +86,10 @@ def maps_of(network: Segmenter, windows: Windows, indexes: NDArray, params: Para
 def _upstream(stage: Stage) -> dict[str, Any]:
     """Headline numbers of the stages before, so that one row tells the whole pipeline."""
     masks = read_json(stage.folder_of("make_masks") / "metrics.json")
+    refined = read_json(stage.folder_of("refine_masks") / "metrics.json")
     validation = {
         name: read_json(stage.folder_of(of) / "metrics.json")["validation"]
         for name, of in {"classifier": "train_classifier", **SEGMENTERS}.items()
     }
-    return {"pseudo_masks": {"threshold": masks["threshold"], **masks["train"]}, "sources": masks["sources"],
-            "validation": validation}  # fmt: skip
+    return {"pseudo_masks": {"threshold": masks["threshold"], **masks["train"]}, "refined_masks": refined["train"],
+            "sources": masks["sources"], "validation": validation}  # fmt: skip

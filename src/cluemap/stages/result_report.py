@@ -17,6 +17,7 @@ CAPTIONS = {
     "confusion_full": "Confusion on the test windows, segmenter trained on true masks.",
 }
 EARLIER = {
+    "refine_masks": ("rounds", "Masks in rounds under the image label; agreement is with the round before."),
     "make_masks": ("threshold_curve", "Pseudo masks at every threshold; the best one (star) is never used."),
     "make_cams": ("temporal_weights", "Which dates matter for which crop; 1 = an even share of the dates."),
     "train_classifier": ("training", "The classifier's training."),
@@ -27,7 +28,15 @@ def report(stage: Stage, windows: Windows, metrics: dict[str, Any], lineage: dic
     """Write `<evaluate>/report.html`: one file, nothing loaded from anywhere."""
     params = stage.params
     sections = [
-        {"title": "Result", "parts": [*_pictures(stage.folder, ("overview", "patch")), _legend(windows)]},
+        {
+            "title": "Result",
+            "parts": [
+                *_warnings(metrics),
+                _learners(metrics),
+                *_pictures(stage.folder, ("overview", "patch")),
+                _legend(windows),
+            ],
+        },
         {"title": "Scores", "parts": [_masks(metrics), _test(metrics), *_pictures(stage.folder, ("class_scores",))]},
         {"title": "Windows", "parts": _pictures(stage.folder, ("validation_windows",))},
         {"title": "Confusion", "parts": _pictures(stage.folder, ("confusion_weak", "confusion_full"))},
@@ -66,13 +75,39 @@ def story(stage: Stage, metrics: dict[str, Any], upstream: tuple[str, ...]) -> s
 
 
 def _headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
-    weak, full, masks = metrics["test"]["weak"], metrics["test"]["full"], metrics["pseudo_masks"]
+    weak, full, trees = metrics["test"]["weak"], metrics["test"]["full"], metrics["baselines"]["trees"]
     return [
         {"name": "test mIoU from image labels", "value": _share(weak["miou"]), "note": "held-out fold"},
+        {"name": "trees on the same masks", "value": _share(trees["weak"]["miou"]), "note": "the simple baseline"},
         {"name": "test mIoU from true masks", "value": _share(full["miou"]), "note": "the upper bound"},
         {"name": "ratio", "value": _share(metrics["ratio"]), "note": "of full supervision"},
-        {"name": "pseudo masks, mIoU", "value": _share(masks["miou"]), "note": f"threshold {masks['threshold']:.2f}"},
+        {"name": "refined masks, mIoU", "value": _share(metrics["refined_masks"]["miou"]),
+         "note": f"{_share(metrics['pseudo_masks']['miou'])} before"},
     ]  # fmt: skip
+
+
+def _warnings(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a reader must know before believing the scores; nothing where there is nothing to say."""
+    if not metrics["warnings"]:
+        return []
+    rows = [[text] for text in metrics["warnings"]]
+    return [{"kind": "table", "columns": ["Mind"], "rows": rows, "caption": "Warnings about these scores."}]
+
+
+def _learners(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Networks and baselines side by side, from both kinds of masks."""
+    named = {"segmenter": metrics["test"], **metrics["baselines"]}
+    kinds = {"weak": "image labels", "full": "true masks"}
+    columns = {"mIoU": "miou", "OA": "overall_accuracy", "balanced accuracy": "balanced_accuracy",
+               "boundary IoU": "boundary_iou", "mIoU within 2 px of a border": "border_miou",
+               "mIoU away from borders": "interior_miou"}  # fmt: skip
+    rows = [
+        [f"{name}, {words}", *(_cell(found[kind][key]) for key in columns.values())]
+        for kind, words in kinds.items()
+        for name, found in named.items()
+    ]
+    caption = "On the test windows. mIoU is the mean over the classes that the test windows hold."
+    return {"kind": "table", "columns": ["learner, taught by", *columns], "rows": rows, "caption": caption}
 
 
 def _masks(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -87,13 +122,20 @@ def _masks(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _test(metrics: dict[str, Any]) -> dict[str, Any]:
-    weak, full, masks = (metrics[a][b] if b else metrics[a] for a, b in
-                         (("test", "weak"), ("test", "full"), ("pseudo_masks", "")))  # fmt: skip
+    found = {
+        "refined masks (train)": metrics["refined_masks"],
+        "segmenter, image labels": metrics["test"]["weak"],
+        "trees, same masks": metrics["baselines"]["trees"]["weak"],
+        "segmenter, true masks": metrics["test"]["full"],
+        "trees, true masks": metrics["baselines"]["trees"]["full"],
+    }
+    support = metrics["test"]["weak"]["support"]
     rows = [
-        [name, *(_cell(scores["iou"][name]) for scores in (masks, weak, full))] for name in weak["iou"]
-    ]  # fmt: skip
-    columns = ["IoU", "pseudo masks (train)", "segmenter, pseudo masks (test)", "segmenter, true masks (test)"]
-    return {"kind": "table", "columns": columns, "rows": rows, "caption": "Per class; empty = class not there."}
+        [name, f"{pixels:,}", *(_cell(scores["iou"][name]) for scores in found.values())]
+        for name, pixels in support.items()
+    ]
+    caption = "IoU per class; on the test windows but for the masks. Empty = class not there."
+    return {"kind": "table", "columns": ["IoU", "true test pixels", *found], "rows": rows, "caption": caption}
 
 
 def _pictures(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -129,8 +129,8 @@ class Stage:
         params = self.params
         with self.run(upstream, resume=resume) as run:
             self.used(run, "prepare", "windows", data.windows.card.digest, "training")
-            if data.masks is not None and "make_masks" in upstream:
-                self.used(run, "make_masks", "masks", identity["masks"], "labels")
+            if data.masks is not None and "refine_masks" in upstream:
+                self.used(run, "refine_masks", "masks", identity["masks"], "labels")
             settings = Settings(
                 course, params.compute, params.checkpoint, params.seed, identity, {"run": asdict(run.ref)}
             )

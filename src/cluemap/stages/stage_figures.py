@@ -69,6 +69,16 @@ def draw_curves(stage: Stage, curves: dict[str, Curve], threshold: float) -> Non
         threshold_curve(curves, dict.fromkeys(curves, threshold), folder / "threshold_curve.png")
 
 
+def draw_rounds(stage: Stage, course: list[dict[str, float]]) -> None:
+    """What each round of the refinement kept, changed and agreed with (refine_masks); no picture without rounds."""
+    points = [{"step": number, **{f"share of pixels/{name}": value for name, value in about.items()}}
+              for number, about in enumerate(course, start=1)]  # fmt: skip
+    with atomic_folder(stage.folder / "figures") as folder:
+        if points:
+            title = f"Rounds under the image label, {stage.params.dataset}"
+            training_curves(points, folder / "rounds.png", title=title)
+
+
 def draw_results(
     stage: Stage, windows: Windows, metrics: dict[str, Any], confusions: dict[str, NDArray[np.int64]]
 ) -> None:
@@ -85,7 +95,9 @@ def draw_results(
             if counts.any():  # else there is no labelled test pixel
                 confusion_matrix(counts, legend, folder / f"confusion_{kind}.png", f"Test windows, {TITLES[kind]}")
         if any(counts.any() for counts in confusions.values()):
-            class_scores(_per_class(metrics), legend, folder / "class_scores.png")
+            class_scores(
+                _per_class(metrics), legend, folder / "class_scores.png", "IoU per class on the test windows (%)"
+            )
         views = window_views(stage, windows, maps["weak"], stage.params.figures.windows)
         if views:
             window_panel(views, legend, folder / "validation_windows.png", metrics["pseudo_masks"]["threshold"])
@@ -99,7 +111,10 @@ def window_views(stage: Stage, windows: Windows, maps: NDArray[np.uint8], count:
     truth = windows.masks("validation")
     source = stage.params.cams.source
     cams = read_cams(stage.folder_of("make_cams") / "cams", source, "validation", windows)
-    pseudo = open_masks(stage.folder_of("make_masks") / "masks", "validation", windows)
+    pseudo, refined = (
+        open_masks(stage.folder_of(name) / "masks", "validation", windows) for name in ("make_masks", "refine_masks")
+    )
+    rounds = stage.params.refine.learner != "none"
     views = []
     for row in worth_a_look(windows.image_labels[indexes], count):
         images, days, valid = windows.series(indexes[row])
@@ -113,6 +128,7 @@ def window_views(stage: Stage, windows: Windows, maps: NDArray[np.uint8], count:
                 truth=truth[row],
                 cams=cams[row].astype(np.float32),
                 pseudo_mask=pseudo[row],
+                refined_mask=refined[row] if rounds else None,
                 crop_map=maps[row],
             )
         )
@@ -144,10 +160,12 @@ def in_parts(total: NDArray, count: NDArray, days: int = BIN_DAYS) -> NDArray[np
 
 
 def _per_class(metrics: dict[str, Any]) -> dict[str, NDArray[np.float64]]:
+    trees = metrics["baselines"]["trees"]
     rows = {
-        "pseudo masks (training windows)": metrics["pseudo_masks"],
-        "segmenter from pseudo masks (test)": metrics["test"]["weak"],
-        "segmenter from true masks (test)": metrics["test"]["full"],
+        "segmenter, image labels": metrics["test"]["weak"],
+        "trees, same masks": trees["weak"],
+        "segmenter, true masks": metrics["test"]["full"],
+        "trees, true masks": trees["full"],
     }
     return {name: np.array(list(found["iou"].values()), dtype=float) for name, found in rows.items()}
 

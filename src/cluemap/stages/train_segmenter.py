@@ -10,6 +10,8 @@ from cluemap.stages.stage_figures import draw_training
 from cluemap.training.segmenter_task import SegmenterTask, new_segmenter
 from cluemap.training.task import Data
 
+BLOCKS = ("segmenter", "ltae", "augmentation")  # of params: what decides a training
+
 
 def train_segmenter(stage: Stage, masks: NDArray, digest: str, upstream: tuple[str, ...]) -> None:
     """Train on `masks` (n h w, rows as the training windows) and publish the model; `digest` names these masks."""
@@ -17,7 +19,7 @@ def train_segmenter(stage: Stage, masks: NDArray, digest: str, upstream: tuple[s
     network = new_segmenter(windows, params)
     task = SegmenterTask(network, windows, params, stage.ranks)
     data = Data(windows, windows.indexes("train"), masks)
-    with stage.training(task, data, params.segmenter, ("segmenter",), upstream, {"masks": digest}) as (run, trained):
+    with stage.training(task, data, params.segmenter, BLOCKS, upstream, {"masks": digest}) as (run, trained):
         network.load_state_dict(checkpoints.split(trained, "network/"))
         scores = task.validate()
         if stage.ranks.first:

@@ -38,26 +38,36 @@ def confusion(truth: NDArray, prediction: NDArray, ids: Ids) -> NDArray[np.int64
 
 
 class Scores(NamedTuple):
-    """Scores of one confusion; NaN for a class with neither true nor predicted pixels."""
+    """Scores of one confusion; NaN for a class without a true pixel (and precision: without a predicted one)."""
 
     overall_accuracy: NDArray[np.float64]  # a number for one confusion, an array for many
+    balanced_accuracy: NDArray[np.float64]  # mean recall of the classes that are there
     miou: NDArray[np.float64]
     iou: NDArray[np.float64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
     f1: NDArray[np.float64]
+    support: NDArray[np.int64]  # true pixels of each class
+    predicted: NDArray[np.int64]
 
 
 def scores(counts: NDArray) -> Scores:
-    """Counts (..., size, size + 1) -> scores; mIoU is the mean over classes with a true or predicted pixel."""
+    """Counts (..., size, size + 1) -> scores.
+
+    mIoU and balanced accuracy are means over the classes that have a true pixel. A class that the split does not hold
+    but that is predicted there costs the classes whose pixels it takes; it is listed (`named`), not counted as a 0.
+    On PASTIS and Germany every class is in every fold, so this is the paper's mIoU.
+    """
     size = counts.shape[-2]
     hit = np.diagonal(counts[..., :size], axis1=-2, axis2=-1).astype(np.float64)
     true, predicted = counts.sum(axis=-1), counts[..., :size].sum(axis=-2)
+    there = true > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        iou = hit / (true + predicted - hit)
-        precision, recall, f1 = hit / predicted, hit / true, 2 * hit / (true + predicted)
+        iou = np.where(there, hit / (true + predicted - hit), np.nan)
+        precision, recall = hit / predicted, hit / true
+        f1 = np.where(there, 2 * hit / (true + predicted), np.nan)
         accuracy = hit.sum(axis=-1) / true.sum(axis=-1)
-    return Scores(accuracy, _mean_of_known(iou), iou, precision, recall, f1)
+    return Scores(accuracy, _mean_of_known(recall), _mean_of_known(iou), iou, precision, recall, f1, true, predicted)
 
 
 def _mean_of_known(values: NDArray) -> NDArray[np.float64]:
@@ -67,12 +77,22 @@ def _mean_of_known(values: NDArray) -> NDArray[np.float64]:
 
 
 def named(result: Scores, names: list[str]) -> dict:
-    """Scores as nested plain numbers: {"overall_accuracy", "miou", "iou": {class name: ...}, "f1": {...}}."""
+    """Scores as nested plain numbers: {"overall_accuracy", "balanced_accuracy", "miou", "iou": {class name: ...},
+    "f1": {...}, "support": {class name: true pixels}, "absent_but_predicted": {class name: predicted pixels}}.
+    """
+    absent = {
+        name: int(pixels)
+        for name, pixels, true in zip(names, result.predicted, result.support, strict=True)
+        if pixels and not true
+    }
     return {
         "overall_accuracy": float(result.overall_accuracy),
+        "balanced_accuracy": float(result.balanced_accuracy),
         "miou": float(result.miou),
         "iou": dict(zip(names, map(float, result.iou), strict=True)),
         "f1": dict(zip(names, map(float, result.f1), strict=True)),
+        "support": dict(zip(names, map(int, result.support), strict=True)),
+        "absent_but_predicted": absent,
     }
 
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cluemap.data.batches import Batch
 from cluemap.data.windows import Windows
 from cluemap.model.method.losses import pixel_loss
-from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.networks.segmenter import Segmenter, build_segmenter
 from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
+from cluemap.training.augmentation import augmented, generators
 from cluemap.training.inference import maps, scan
-from cluemap.training.metrics import Ids, Scores, confusion, scores
+from cluemap.training.map_scores import MapCounts, map_counts
+from cluemap.training.metrics import Ids, Scores, scores
 
 
 def new_segmenter(windows: Windows, params: Params) -> Segmenter:
@@ -20,7 +23,7 @@ def new_segmenter(windows: Windows, params: Params) -> Segmenter:
     legend = windows.card.legend
     torch.manual_seed(params.seed)
     classes = len(legend.classes) + legend.background
-    return Segmenter(len(legend.bands), classes, windows.card.size, params.segmenter)
+    return build_segmenter(len(legend.bands), classes, windows.card.size, params.segmenter, params.ltae)
 
 
 class SegmenterTask:
@@ -35,6 +38,8 @@ class SegmenterTask:
         """ "total": cross-entropy over the pixels that are not 255."""
         if batch.mask is None:
             raise ValueError("the segmenter trains on masks: give Data its masks")
+        draws = generators(self.params.seed, step, self.ranks.rank, self.ranks.world, len(batch))
+        batch = augmented(batch, self.params.augmentation, draws)
         truth = batch.mask
         if not self.background:  # ids 1..K -> 0..K-1, 255 stays
             truth = torch.where(truth == 255, 255, truth - 1)
@@ -57,18 +62,17 @@ class SegmenterTask:
 
 def score_on(network: Segmenter, windows: Windows, split: str, params: Params, ranks: Ranks) -> Scores:
     """Scores of the segmenter's maps against the true masks of a split."""
-    return scores(confusion_on(network, windows, split, params, ranks))
+    return scores(counts_on(network, windows, split, params, ranks).confusion)
 
 
-def confusion_on(network: Segmenter, windows: Windows, split: str, params: Params, ranks: Ranks):
-    """Confusion of the segmenter's maps with the true masks of a split, over all ranks."""
+def counts_on(network: Segmenter, windows: Windows, split: str, params: Params, ranks: Ranks) -> MapCounts:
+    """Counts of the segmenter's maps against the true masks of a split, over all ranks."""
     legend = windows.card.legend
     ids = Ids(len(legend.classes), legend.background)
     truth = windows.masks(split)
     network.eval()
-    counts = torch.zeros(ids.size, ids.size + 1, dtype=torch.int64)
+    counts = MapCounts.none(ids)
     for batch in scan(windows, windows.indexes(split), params.compute.inference_batch, ranks):
-        found = maps(network, batch, params, legend.background).cpu().numpy()
-        rows = truth[windows.mask_row[batch.index.cpu().numpy()]]
-        counts += torch.from_numpy(confusion(rows, found, ids))
-    return ranks.total(counts.to(ranks.device)).cpu().numpy()
+        found = maps(network, batch, params, legend.background).cpu().numpy().astype(np.uint8)
+        counts += map_counts(truth[windows.mask_row[batch.index.cpu().numpy()]], found, ids)
+    return MapCounts(*(ranks.total(torch.from_numpy(part).to(ranks.device)).cpu().numpy() for part in counts))

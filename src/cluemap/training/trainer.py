@@ -25,6 +25,7 @@ from cluemap.runtime.system_metrics import system
 from cluemap.training.device_windows import resident
 from cluemap.training.task import Data, Log, Settings, Task, Trained
 from cluemap.training.training_state import Keeper
+from cluemap.training.weight_averaging import WeightAverage
 
 LOG_EVERY = 10  # steps between two points of a curve
 LOOK_EVERY_ON_GPU = 10  # steps between two looks at the loss: each look waits for the GPU
@@ -64,7 +65,8 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             task.network.parameters(), lr=course.learning_rate, weight_decay=course.weight_decay, fused=True
         )
-        self.kept = Keeper(folder, task, self.optimiser, settings, ranks)
+        self.average = WeightAverage(task.network, course.weight_averaging)
+        self.kept = Keeper(folder, task, self.optimiser, self.average, settings, ranks)
 
     def train(self) -> Trained:
         """Run to the last step, from the state that was found if there is one.
@@ -133,6 +135,7 @@ class Trainer:
         if self.settings.compute.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.task.network.parameters(), self.settings.compute.clip_norm)
         self.optimiser.step()
+        self.average.update(step)
         return {name: value.detach() for name, value in losses.items()}
 
     def _forward(self, batch: Batch) -> Any:
@@ -165,7 +168,8 @@ class Trainer:
 
     def _validate(self, done: int) -> None:
         self.kept.check_weights(done)
-        self.task.network.eval()
-        found = self.task.validate()
-        self.log.log(done, {f"validation/{name}": value for name, value in found.items()})
-        self.kept.scored(found.get(self.task.select or ""), done)
+        with self.average.applied():
+            self.task.network.eval()
+            found = self.task.validate()
+            self.log.log(done, {f"validation/{name}": value for name, value in found.items()})
+            self.kept.scored(found.get(self.task.select or ""), done)

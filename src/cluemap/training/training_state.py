@@ -11,13 +11,23 @@ from cluemap.errors import NotFinite, TrainingError
 from cluemap.model.storage import checkpoints
 from cluemap.runtime.distributed import Ranks
 from cluemap.training.task import Settings, Task, Trained
+from cluemap.training.weight_averaging import WeightAverage
 
 
 class Keeper:
     """Saves one task's state in `folder`; only finite weights, and only what is the same on every rank."""
 
-    def __init__(self, folder: Path, task: Task, optimiser: torch.optim.Optimizer, settings: Settings, ranks: Ranks):
-        self.folder, self.task, self.optimiser, self.settings, self.ranks = folder, task, optimiser, settings, ranks
+    def __init__(
+        self,
+        folder: Path,
+        task: Task,
+        optimiser: torch.optim.Optimizer,
+        average: WeightAverage,
+        settings: Settings,
+        ranks: Ranks,
+    ):
+        self.folder, self.task, self.optimiser, self.average = folder, task, optimiser, average
+        self.settings, self.ranks = settings, ranks
         self.best_score, self.best_step = -math.inf, 0
         self.saved = time.monotonic()
 
@@ -45,20 +55,22 @@ class Keeper:
             "best_score": None if self.best_score == -math.inf else self.best_score,
             "best_step": self.best_step,
         }
-        tensors = {**self._weights(), **checkpoints.optimiser_tensors(self.optimiser)}
+        moving = {**self.average.state(), **checkpoints.optimiser_tensors(self.optimiser)}
+        tensors = {**self._weights(), **moving}
         checkpoints.save_last(self.folder, tensors, about)
 
     def resume(self, found: checkpoints.Checkpoint) -> int:
         """Put the state back where it was; the steps that were done."""
         self.task.network.load_state_dict(checkpoints.split(found.tensors, "network/"))
         self.task.restore(found.tensors)
+        self.average.restore(found.tensors)
         checkpoints.restore_optimiser(self.optimiser, found.tensors)
         score = found.about["best_score"]
         self.best_score, self.best_step = -math.inf if score is None else score, found.about["best_step"]
         return int(found.about["step"])
 
     def scored(self, score: float | None, done: int) -> None:
-        """Keep the weights if no earlier score is as good; a score that is not a number is no score."""
+        """Keep the present weights if no earlier score is as good; a score that is not a number is no score."""
         if score is None or not score > self.best_score:
             return
         self.best_score, self.best_step = score, done
@@ -67,13 +79,14 @@ class Keeper:
             checkpoints.save(self.folder / "best.safetensors", self._weights(), about)
 
     def chosen(self) -> Trained:
-        """The last weights, or the best by the task's `select`.
+        """The last weights (averaged where the course averages them), or the best by the task's `select`.
 
         Raises:
             TrainingError: the score that chooses was never a number.
         """
         if self.task.select is None:
-            chosen = Trained(self._weights())
+            with self.average.applied():
+                chosen = Trained({name: value.clone() for name, value in self._weights().items()})
             chosen.step, chosen.score = self.settings.course.steps, None
             return chosen
         if self.best_score == -math.inf:

@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from cluemap.model.networks.classifier import Classifier
-from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.networks.temporal_encoder import TemporalEncoder
 from cluemap.model.networks.transformer import Transformer
+from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.params import ClassifierParams, SegmenterParams
 
 B, K, T, C, D, GRID, SIDE = 2, 3, 5, 7, 11, 3, 2  # window, class, date, band, width, grid positions a side, patch
 HEADS, HEAD_WIDTH, PIXELS = 2, 13, GRID * SIDE
 COURSE = {
     "batch": 1, "steps": 1, "learning_rate": 1e-3, "final_learning_rate": 1e-6, "warmup": 0.1, "weight_decay": 0.0,
-    "validate_every": 1, "select": "last",
+    "validate_every": 1, "select": "last", "token_spread": 1.0, "weight_averaging": 0.0,
 }  # fmt: skip
 SMALL = {
     "patch": SIDE, "width": D, "temporal_depth": 2, "spatial_depth": 2, "heads": HEADS, "head_width": HEAD_WIDTH,
@@ -39,7 +39,7 @@ def params(**changed) -> ClassifierParams:
 
 
 def seg_params(**changed) -> SegmenterParams:
-    return SegmenterParams.model_validate({**SMALL, **COURSE, "pixel_layout": "spatial", **changed})
+    return SegmenterParams.model_validate({**SMALL, **COURSE, "kind": "tsvit", "pixel_layout": "spatial", **changed})
 
 
 def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -176,7 +176,7 @@ def test_padding_changes_nothing():
     agree(long.watched.dense, short.watched.dense.detach().numpy())
     agree(long.watched.attention[..., :T], short.watched.attention.numpy(), 1e-5)
     assert not long.watched.attention[..., T:].any()
-    segmenter = shaken(Segmenter(C, K, PIXELS, seg_params()))
+    segmenter = shaken(TsvitSegmenter(C, K, PIXELS, seg_params()))
     agree(segmenter(*map(tensor, padded(*inputs()))), segmenter(*map(tensor, inputs())).detach().numpy())
 
 
@@ -223,7 +223,7 @@ def test_classifier(residual):
 @RESIDUALS
 @pytest.mark.parametrize("pixel_layout", ["spatial", "flat"])
 def test_segmenter(residual, pixel_layout):
-    network = shaken(Segmenter(C, K + 1, PIXELS, seg_params(residual=residual, pixel_layout=pixel_layout)))
+    network = shaken(TsvitSegmenter(C, K + 1, PIXELS, seg_params(residual=residual, pixel_layout=pixel_layout)))
     arrays_in = inputs()
     ours, weights = network(*map(tensor, arrays_in)), segmenter_weights(network)
     assert ours.shape == (B, K + 1, PIXELS, PIXELS)
@@ -233,7 +233,7 @@ def test_segmenter(residual, pixel_layout):
 
 def test_what_all_classes_share_has_no_gradient_in_half_precision():
     """Adam turns any rest of it into steps of full size: the demo's segmenter lost 3 points of mIoU by it."""
-    network = shaken(Segmenter(C, K + 1, PIXELS, seg_params())).float()
+    network = shaken(TsvitSegmenter(C, K + 1, PIXELS, seg_params())).float()
     images, day, valid = map(tensor, inputs())
     truth = torch.randint(0, K + 1, (B, PIXELS, PIXELS), generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
@@ -266,7 +266,7 @@ def test_a_window_does_not_know_its_neighbours_in_the_batch():
 def test_every_weight_learns():
     for network, out in (
         (Classifier(C, K, PIXELS, params()), lambda made: made.logits.sum() + made.temporal.mul(made.spatial).sum()),
-        (Segmenter(C, K, PIXELS, seg_params()), lambda logits: logits.softmax(dim=1)[:, 0].sum()),
+        (TsvitSegmenter(C, K, PIXELS, seg_params()), lambda logits: logits.softmax(dim=1)[:, 0].sum()),
     ):
         network = shaken(network)
         out(network(*map(tensor, inputs()))).backward()
@@ -280,7 +280,7 @@ def test_paper_sizes():
         **SMALL, "width": 128, "temporal_depth": 8, "spatial_depth": 4, "heads": 4, "head_width": 64, "feed_forward": 4,
     }  # fmt: skip
     classifier = Classifier(10, 18, 24, ClassifierParams.model_validate({**paper, **COURSE}))
-    segmenter = Segmenter(10, 19, 24, seg_params(**{**paper, "temporal_depth": 4, "head_width": 32}))
+    segmenter = TsvitSegmenter(10, 19, 24, seg_params(**{**paper, "temporal_depth": 4, "head_width": 32}))
     count = [sum(weight.numel() for weight in network.parameters()) for network in (classifier, segmenter)]
     assert count[0] - 2 * 128 + 2 * 18 * 2 * 128 == 3_245_314
     assert count[1] - 1 * 128 == 1_657_476

@@ -11,7 +11,7 @@ from cluemap.model.method.cams import clue_cam, min_max, raw_cam
 from cluemap.model.method.clues import assign, transport
 from cluemap.model.method.losses import classification_loss, tap_loss
 from cluemap.model.networks.classifier import Classifier
-from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.model.storage import released_weights
 from cluemap.params import AffinityParams, TemporalParams
 
@@ -90,7 +90,7 @@ def test_transport(arrays):
 
 def test_segmenter(arrays):
     images = arrays["images"]
-    network = Segmenter(
+    network = TsvitSegmenter(
         images.shape[2], int(arrays["config/classes"]) + 1, images.shape[-1], golden.segmenter_params(arrays)
     )
     network.load_state_dict(released_weights.segmenter_from_released(golden.under(arrays, "segmenter/")))

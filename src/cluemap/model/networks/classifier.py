@@ -6,7 +6,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from cluemap.model.networks.temporal_encoder import TOKEN_SPREAD, TemporalEncoder, Watched, build_transformer, grid_side
+from cluemap.model.networks.temporal_encoder import TemporalEncoder, Watched, build_transformer, grid_side
 from cluemap.params import NetworkParams
 
 
@@ -26,8 +26,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.side = grid_side(window, params.patch)
         self.temporal = TemporalEncoder(bands, classes, params)
-        self.global_token = nn.Parameter(TOKEN_SPREAD * torch.randn(params.width))
-        self.positions = nn.Parameter(TOKEN_SPREAD * torch.randn(self.side**2, params.width))
+        self.global_token = nn.Parameter(params.token_spread * torch.randn(params.width))
+        self.positions = nn.Parameter(params.token_spread * torch.randn(self.side**2, params.width))
         self.spatial = build_transformer(params.spatial_depth, params)
         self.class_head = nn.Sequential(nn.LayerNorm(params.width), nn.Linear(params.width, 1))
         self.patch_head = nn.Conv2d(params.width, 1, kernel_size=3, padding=1)

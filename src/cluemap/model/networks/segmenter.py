@@ -1,30 +1,17 @@
-"""The segmenter: TSViT with a dense head, K crops and the background (METHOD section 8)."""
+"""Which network `segmenter.kind` names; all give one logit per class and pixel (METHOD sections 8 and 14)."""
 
-import torch
-from einops import rearrange
-from torch import Tensor, nn
+from cluemap.model.networks.ltae import LtaeSegmenter
+from cluemap.model.networks.tsvit import TsvitSegmenter
+from cluemap.params import LtaeParams, SegmenterParams
 
-from cluemap.model.networks.temporal_encoder import TOKEN_SPREAD, TemporalEncoder, build_transformer, grid_side
-from cluemap.params import SegmenterParams
+Segmenter = TsvitSegmenter | LtaeSegmenter
 
 
-class Segmenter(nn.Module):
-    """One logit per class and pixel. `classes` counts the background where the data set has one."""
+def build_segmenter(bands: int, classes: int, window: int, params: SegmenterParams, ltae: LtaeParams) -> Segmenter:
+    """A segmenter with random weights. `classes` counts the background where the data set has one.
 
-    def __init__(self, bands: int, classes: int, window: int, params: SegmenterParams):
-        super().__init__()
-        self.side, self.patch, self.layout = grid_side(window, params.patch), params.patch, params.pixel_layout
-        self.temporal = TemporalEncoder(bands, classes, params)
-        self.positions = nn.Parameter(TOKEN_SPREAD * torch.randn(self.side**2, params.width))
-        self.spatial = build_transformer(params.spatial_depth, params)
-        self.head = nn.Sequential(nn.LayerNorm(params.width), nn.Linear(params.width, params.patch**2))
-
-    def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
-        """images b t c h w (normalised), day b t, valid b t -> logits b k h w."""
-        dense = rearrange(self.temporal(images, day, valid), "b n k d -> (b k) n d")
-        tokens = self.spatial(dense + self.positions)
-        with torch.autocast(tokens.device.type, enabled=False):  # what all classes share must cancel in the gradient
-            pixels = rearrange(self.head(tokens.to(self.positions.dtype)), "(b k) n r -> b k n r", b=images.shape[0])
-        if self.layout == "flat":  # reads released weights only: a position's pixels land elsewhere
-            return rearrange(pixels, "b k n r -> b k (n r)").unflatten(2, (self.side * self.patch, -1))
-        return rearrange(pixels, "b k (i j) (p q) -> b k (i p) (j q)", i=self.side, p=self.patch)
+    forward: images b t c h w (normalised), day b t (1..366, 0 = none), valid b t -> logits b k h w.
+    """
+    if params.kind == "ltae":
+        return LtaeSegmenter(bands, classes, ltae)
+    return TsvitSegmenter(bands, classes, window, params)

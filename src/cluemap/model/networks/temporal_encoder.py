@@ -10,7 +10,6 @@ from cluemap.errors import ParamsError
 from cluemap.model.networks.transformer import Transformer
 from cluemap.params import NetworkParams
 
-TOKEN_SPREAD = 0.02  # standard deviation at which learned tokens and positions start, as in ViT
 DAYS = 367  # rows of the date table: day of year 1..366; row 0 is never used
 
 
@@ -32,7 +31,7 @@ class TemporalEncoder(nn.Module):
         self.embed = nn.Linear(bands * params.patch**2, width)
         self.dates = nn.Embedding(DAYS, width)
         self.date_bias = nn.Parameter(torch.zeros(width))
-        self.class_tokens = nn.Parameter(TOKEN_SPREAD * torch.randn(classes, width))
+        self.class_tokens = nn.Parameter(params.token_spread * torch.randn(classes, width))
         self.transformer = build_transformer(params.temporal_depth, params)
         bound = DAYS**-0.5  # as a Linear over one-hot days would start
         nn.init.uniform_(self.dates.weight, -bound, bound)

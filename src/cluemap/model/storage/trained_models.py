@@ -13,11 +13,14 @@ from cluemap.data.windows import Windows
 from cluemap.errors import CheckpointError
 from cluemap.model.method.clues import Clues
 from cluemap.model.networks.classifier import Classifier
-from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.networks.segmenter import Segmenter, build_segmenter
 from cluemap.model.storage import checkpoints
-from cluemap.params import ClassifierParams, Params, SegmenterParams
+from cluemap.params import ClassifierParams, LtaeParams, Params, SegmenterParams
 
 CLASSIFIER, SEGMENTER = "classifier.safetensors", "segmenter.safetensors"
+# What a file written before these keys existed does not say; neither changes a network whose weights are given.
+ADDED_LATER = {"token_spread": 1.0, "weight_averaging": 0.0}
+UNUSED_LTAE = {"width": 1, "heads": 1, "key_width": 1, "value_width": 1, "convolutions": 0, "dropout": 0.0}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Card:
 
 def about(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
     """The description that goes into a model's file; no times or run ids: same training, same bits."""
-    card, sizes = windows.card, params.classifier if kind == "classifier" else params.segmenter
+    card = windows.card
     return {
         "kind": kind,
         "dataset": card.dataset,
@@ -45,8 +48,15 @@ def about(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
         "max_dates": card.max_dates,
         "mean": card.mean.tolist(),
         "std": card.std.tolist(),
-        "network": sizes.model_dump(mode="json"),
+        **_sizes(kind, params),
     }
+
+
+def _sizes(kind: str, params: Params) -> dict[str, Any]:
+    """The params that a network is built from."""
+    if kind == "classifier":
+        return {"network": params.classifier.model_dump(mode="json")}
+    return {"network": params.segmenter.model_dump(mode="json"), "ltae": params.ltae.model_dump(mode="json")}
 
 
 def load_classifier(file: Path, windows: Windows | None = None) -> tuple[Classifier, Clues, Card]:
@@ -56,7 +66,7 @@ def load_classifier(file: Path, windows: Windows | None = None) -> tuple[Classif
         CheckpointError: missing, damaged, no classifier, or (with `windows`) of another data set or classes.
     """
     found, card = _read(file, "classifier", windows)
-    params = ClassifierParams.model_validate(found.about["network"])
+    params = ClassifierParams.model_validate({**ADDED_LATER, **found.about["network"]})
     network = Classifier(len(card.legend.bands), len(card.legend.classes), card.size, params)
     _fill(network, found.tensors, file)
     clues = Clues(found.tensors["clues/positive"], found.tensors["clues/negative"])
@@ -66,8 +76,10 @@ def load_classifier(file: Path, windows: Windows | None = None) -> tuple[Classif
 def load_segmenter(file: Path, windows: Windows | None = None) -> tuple[Segmenter, Card]:
     """A trained segmenter and its card; ready for inference. Raises as `load_classifier`."""
     found, card = _read(file, "segmenter", windows)
-    params = SegmenterParams.model_validate(found.about["network"])
-    network = Segmenter(len(card.legend.bands), len(card.legend.classes) + card.legend.background, card.size, params)
+    params = SegmenterParams.model_validate({"kind": "tsvit", **ADDED_LATER, **found.about["network"]})
+    ltae = LtaeParams.model_validate(found.about.get("ltae", UNUSED_LTAE))
+    classes = len(card.legend.classes) + card.legend.background
+    network = build_segmenter(len(card.legend.bands), classes, card.size, params, ltae)
     _fill(network, found.tensors, file)
     return network, card
 

@@ -1,0 +1,46 @@
+"""Series as features of a fixed length: every pixel's bands at even days, for learners that know no dates."""
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from cluemap.data.patches import NODATA
+from cluemap.data.windows import Windows
+
+YEAR = 365
+
+
+def season(days: NDArray) -> NDArray[np.int64]:
+    """Days of year t in the order of the series -> days t counted on over the turn of the year."""
+    days = np.asarray(days, np.int64)
+    return days + YEAR * np.concatenate([[0], np.cumsum(np.diff(days) < 0)])
+
+
+def even_days(windows: Windows, indexes: NDArray[np.int64], every: int) -> NDArray[np.int64]:
+    """g: every `every`-th day between the latest first and the earliest last date of these windows."""
+    spans = [season(windows.series(int(index))[1])[[0, -1]] for index in indexes]
+    first, last = np.array(spans).T
+    return np.arange(np.median(first), np.median(last) + every, every).astype(np.int64)
+
+
+def features(windows: Windows, indexes: NDArray[np.int64], days: NDArray[np.int64]) -> NDArray[np.float32]:
+    """-> n h w f: bands at `days` (f = g c), interpolated linearly over the dates with data; 0 without any."""
+    size, bands = windows.card.size, len(windows.card.legend.bands)
+    out = np.zeros((len(indexes), size, size, len(days) * bands), np.float32)
+    for row, index in zip(out, indexes, strict=True):
+        images, dates, valid = windows.series(int(index))
+        series = rearrange(np.asarray(images), "t c h w -> (h w) t c").astype(np.float32)
+        seen = (series != NODATA).all(axis=2) & valid  # p t
+        patterns, which = np.unique(seen, axis=0, return_inverse=True)
+        flat = row.reshape(size * size, -1)
+        for number, pattern in enumerate(patterns):
+            if pattern.any():
+                pixels = which.reshape(-1) == number
+                share = shares(season(dates)[pattern], days)  # g t
+                flat[pixels] = rearrange(share @ series[pixels][:, pattern], "p g c -> p (g c)")
+    return out
+
+
+def shares(dates: NDArray, days: NDArray) -> NDArray[np.float32]:
+    """Dates t in order, days g -> g t: by which share each date counts at each day; ends are held."""
+    return np.stack([np.interp(days, dates, unit) for unit in np.eye(len(dates))], axis=1).astype(np.float32)

@@ -1,0 +1,39 @@
+"""Masks corrected under the image label: what a learner may answer, and which of its answers are kept (METHOD 13).
+
+Scored classes `s`: background first where the data set has one, then the K crops.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluemap.model.method.pseudo_masks import IGNORED
+
+
+def allowed(image_labels: NDArray[np.bool_], background: bool) -> NDArray[np.bool_]:
+    """Image labels n k -> n s: the classes that a pixel of the window may have. The background is always allowed."""
+    if not background:
+        return image_labels
+    return np.concatenate([np.ones((len(image_labels), 1), bool), image_labels], axis=1)
+
+
+def constrained(probabilities: NDArray[np.float32], may: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """n h w s, n s -> n h w s: 0 for what is not allowed, the rest summing to 1; all 0 where nothing is allowed."""
+    held = probabilities * may[:, None, None]
+    total = held.sum(axis=-1, keepdims=True)
+    evenly = (may / np.maximum(may.sum(axis=-1, keepdims=True), 1)).astype(
+        held.dtype
+    )  # where the learner says 0 to all
+    return np.where(total > 0, held / np.maximum(total, np.finfo(held.dtype).tiny), evenly[:, None, None])
+
+
+def decided(probabilities: NDArray[np.float32], confidence: float, background: bool) -> NDArray[np.uint8]:
+    """n h w s -> n h w: the id of the most probable class, 255 where its probability is under `confidence` or 0."""
+    winner = probabilities.argmax(axis=-1) + (not background)
+    best = probabilities.max(axis=-1)
+    return np.where((best >= confidence) & (best > 0), winner, IGNORED).astype(np.uint8)
+
+
+def agreement(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Share of equal classes among the pixels that both masks (n h w) decide; NaN where they share none."""
+    both = (one != IGNORED) & (other != IGNORED)
+    return float((one == other)[both].mean()) if both.any() else float("nan")

@@ -1,0 +1,30 @@
+"""The segmenter `tsvit`: TSViT with a dense head, K crops and the background (METHOD section 8)."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from cluemap.model.networks.temporal_encoder import TemporalEncoder, build_transformer, grid_side
+from cluemap.params import SegmenterParams
+
+
+class TsvitSegmenter(nn.Module):
+    """One logit per class and pixel. `classes` counts the background where the data set has one."""
+
+    def __init__(self, bands: int, classes: int, window: int, params: SegmenterParams):
+        super().__init__()
+        self.side, self.patch, self.layout = grid_side(window, params.patch), params.patch, params.pixel_layout
+        self.temporal = TemporalEncoder(bands, classes, params)
+        self.positions = nn.Parameter(params.token_spread * torch.randn(self.side**2, params.width))
+        self.spatial = build_transformer(params.spatial_depth, params)
+        self.head = nn.Sequential(nn.LayerNorm(params.width), nn.Linear(params.width, params.patch**2))
+
+    def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
+        """images b t c h w (normalised), day b t, valid b t -> logits b k h w."""
+        dense = rearrange(self.temporal(images, day, valid), "b n k d -> (b k) n d")
+        tokens = self.spatial(dense + self.positions)
+        with torch.autocast(tokens.device.type, enabled=False):  # what all classes share must cancel in the gradient
+            pixels = rearrange(self.head(tokens.to(self.positions.dtype)), "(b k) n r -> b k n r", b=images.shape[0])
+        if self.layout == "flat":  # reads released weights only: a position's pixels land elsewhere
+            return rearrange(pixels, "b k n r -> b k (n r)").unflatten(2, (self.side * self.patch, -1))
+        return rearrange(pixels, "b k (i j) (p q) -> b k (i p) (j q)", i=self.side, p=self.patch)

@@ -1,0 +1,157 @@
+"""The work of stage refine_masks: pseudo masks corrected in rounds by a learner that is asked under the image label.
+
+A round fits a learner on the masks of the round before and asks it again about the same windows, where only classes of
+the image label may win (METHOD section 13). With `refine.folds` of 2 or more no window is asked of a learner that was
+fitted on its own masks. No truth is opened here: `score_refined`, which comes after, only reports.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cluemap.data.windows import Windows
+from cluemap.files import atomic, atomic_folder, read_json, write_json
+from cluemap.model.method.pseudo_masks import IGNORED
+from cluemap.model.method.refinement import agreement, allowed, constrained, decided
+from cluemap.params import RefineParams
+from cluemap.stages.make_cams import SPLITS
+from cluemap.stages.make_masks import open_masks, read_masks
+from cluemap.stages.stage import Stage
+from cluemap.training.map_scores import map_counts, named_map_scores
+from cluemap.training.metrics import Ids, class_names
+from cluemap.training.pixel_learners import PixelLearner, trees
+
+Masks = dict[str, NDArray[np.uint8]]  # split -> n h w
+TREES = {"rounds": 40, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart
+
+
+def refine_masks(stage: Stage, windows: Windows) -> dict[str, Any]:
+    """Write `<folder>/masks/` as make_masks does, and give the stage's metrics: the course of the rounds."""
+    params, source = stage.params.refine, stage.folder_of("make_masks") / "masks"
+    first, digest = read_masks(source, windows)
+    masks: Masks = {"train": np.asarray(first), "validation": np.asarray(open_masks(source, "validation", windows))}
+    course: list[dict[str, float]] = []
+    if params.learner != "none":
+        masks, course = _rounds(stage, windows, masks, digest)
+    with atomic_folder(stage.folder / "masks") as folder:
+        held = hashlib.blake2b(digest_size=16)
+        for split in SPLITS:
+            np.save(folder / f"masks_{split}.npy", masks[split])
+            held.update(masks[split].tobytes())
+        card = {"rounds": len(course), "source": digest, "windows": windows.card.digest, "digest": held.hexdigest()}
+        write_json(folder / "card.json", card)
+    shutil.rmtree(stage.state, ignore_errors=True)
+    return {"rounds": len(course), "course": course}
+
+
+def _rounds(stage: Stage, windows: Windows, masks: Masks, digest: str) -> tuple[Masks, list[dict[str, float]]]:
+    """All rounds, from the last one that an interrupted try finished; the masks of the round where they stop."""
+    params = stage.params.refine
+    identity = {**params.model_dump(mode="json"), "seed": stage.params.seed, "masks": digest}
+    done = _finished_rounds(stage.state, identity)
+    course: list[dict[str, float]] = [about for _, about in done]
+    history = [masks, *(found for found, _ in done)]
+    for number in tqdm(range(len(done), params.rounds), initial=len(done), total=params.rounds, unit="round"):
+        if stops(course):
+            break
+        found = one_round(windows, history[-1], params, stage.params.seed + number)
+        about = course_of(found["train"], history[-1]["train"])
+        _keep(stage.state, number, found, about, identity)
+        history.append(found)
+        course.append(about)
+    return history[best_round(course)], course
+
+
+def one_round(windows: Windows, masks: Masks, params: RefineParams, seed: int) -> Masks:
+    """The masks of both splits as learners fitted on the training windows' masks have them under the image labels."""
+    indexes = windows.indexes("train")
+    fold = folds_of(windows, indexes, params.folds)
+    learners = [_learner(windows, indexes[fold != one], masks["train"][fold != one], params, seed)
+                if params.folds > 1 else _learner(windows, indexes, masks["train"], params, seed)
+                for one in range(params.folds)]  # fmt: skip
+    found = np.empty_like(masks["train"])
+    for one, learner in enumerate(learners):
+        found[fold == one] = asked([learner], windows, indexes[fold == one], params)
+    return {"train": found, "validation": asked(learners, windows, windows.indexes("validation"), params)}
+
+
+def folds_of(windows: Windows, indexes: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """n: which part each window is in; windows of one patch are in the same part, patches take turns."""
+    _, patch = np.unique(windows.table["patch"].to_numpy()[indexes], return_inverse=True)
+    return patch % folds
+
+
+def asked(
+    learners: list[PixelLearner], windows: Windows, indexes: NDArray[np.int64], params: RefineParams
+) -> NDArray[np.uint8]:
+    """n h w: what the learners' mean says of these windows under their image labels."""
+    background = windows.card.legend.background
+    may = allowed(windows.image_labels[indexes], background)
+    parts = []
+    for together in zip(*(learner.probabilities(indexes) for learner in learners), strict=True):
+        rows = together[0][0]
+        mean = sum(found for _, found in together) / len(learners)
+        parts.append(decided(constrained(mean, may[rows]), params.confidence, background))
+    return np.concatenate(parts) if parts else np.zeros((0, windows.card.size, windows.card.size), np.uint8)
+
+
+def course_of(found: NDArray[np.uint8], before: NDArray[np.uint8]) -> dict[str, float]:
+    """What a round did to the masks of the training windows, seen without any truth."""
+    return {
+        "kept": float((found != IGNORED).mean()),
+        "changed": float((found != before).mean()),
+        "agreement": agreement(found, before),
+    }
+
+
+def stops(course: list[dict[str, float]]) -> bool:
+    """Whether the last round agreed less with the one before it than that one did: the rounds have begun to drift."""
+    return len(course) > 1 and course[-1]["agreement"] < course[-2]["agreement"]
+
+
+def best_round(course: list[dict[str, float]]) -> int:
+    """Which masks are published: those of the last round, or of the one before it where the rounds drifted."""
+    return len(course) - 1 if stops(course) else len(course)
+
+
+def score_refined(windows: Windows, folder: Path) -> dict[str, Any]:
+    """Scores of the published masks against the truth of both splits, and the share that they decide; a report only."""
+    legend = windows.card.legend
+    ids, names = Ids(len(legend.classes), legend.background), class_names(legend)
+    found = {}
+    for split in SPLITS:
+        masks = open_masks(folder, split, windows)
+        scores = named_map_scores(map_counts(windows.masks(split), np.asarray(masks), ids), names)
+        found[split] = {**scores, "decided": float((np.asarray(masks) != IGNORED).mean())}
+    return found
+
+
+def _learner(
+    windows: Windows, indexes: NDArray[np.int64], masks: NDArray[np.uint8], params: RefineParams, seed: int
+) -> PixelLearner:
+    return trees(windows, seed, **TREES).fit(indexes, masks, params.pixels)
+
+
+def _keep(state: Path, number: int, found: Masks, about: dict[str, float], identity: dict[str, Any]) -> None:
+    """Put a finished round on disk, so that a try that is stopped goes on after it."""
+    for split, masks in found.items():
+        with atomic(state / f"round_{number}_{split}.npy") as temporary, temporary.open("wb") as handle:
+            np.save(handle, masks)
+    write_json(state / f"round_{number}.json", {"identity": identity, "course": about})
+
+
+def _finished_rounds(state: Path, identity: dict[str, Any]) -> list[tuple[Masks, dict[str, float]]]:
+    """The rounds that an interrupted try of the same params and masks finished, in order."""
+    found: list[tuple[Masks, dict[str, float]]] = []
+    while (card := state / f"round_{len(found)}.json").exists():
+        content = read_json(card)
+        if content["identity"] != identity:
+            return []
+        masks = {split: np.load(state / f"round_{len(found)}_{split}.npy", allow_pickle=False) for split in SPLITS}
+        found.append((masks, content["course"]))
+    return found

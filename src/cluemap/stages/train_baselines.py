@@ -1,0 +1,68 @@
+"""The work of train_baselines: trees and a forest per pixel, what a user would try first, on the same masks and split.
+
+The stage writes maps, which only `evaluate` holds against the truth of the test fold.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluemap.data.windows import Windows
+from cluemap.files import atomic_folder, open_array
+from cluemap.params import BaselineParams
+from cluemap.stages.make_masks import read_masks
+from cluemap.stages.stage import Stage
+from cluemap.training.map_scores import map_counts, named_map_scores
+from cluemap.training.metrics import Ids, class_names
+from cluemap.training.pixel_learners import PixelLearner, forest, trees
+
+MASKS = ("weak", "full")  # the final pseudo masks, the true masks
+SPLITS = ("validation", "test")
+
+
+def learners(params: BaselineParams) -> dict[str, Callable[[Windows, int], PixelLearner]]:
+    """Name -> how to make one; without a forest where `baselines.forest` is 0."""
+    found: dict[str, Callable[[Windows, int], PixelLearner]] = {
+        "trees": lambda windows, seed: trees(windows, seed, params.rounds, params.leaves)
+    }
+    if params.forest:
+        found["forest"] = lambda windows, seed: forest(windows, seed, params.forest)
+    return found
+
+
+def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
+    """Train each learner on both kinds of masks, write its maps, and give its scores on the validation fold."""
+    params, indexes = stage.params, windows.indexes("train")
+    masks = {
+        "weak": read_masks(stage.folder_of("refine_masks") / "masks", windows)[0],
+        "full": windows.masks("train"),
+    }
+    metrics: dict[str, Any] = {}
+    with atomic_folder(stage.folder / "maps") as folder:
+        for name, make in learners(params.baselines).items():
+            for kind in MASKS:
+                learner = make(windows, params.seed).fit(indexes, np.asarray(masks[kind]), params.baselines.pixels)
+                for split in SPLITS:
+                    np.save(_file(folder, name, kind, split), learner.maps(windows.indexes(split)))
+                found = open_maps(folder, name, kind, "validation", windows)
+                metrics.setdefault(name, {})[kind] = _scores(windows, found)
+    return {"validation": metrics}
+
+
+def open_maps(folder: Path, learner: str, kind: str, split: str, windows: Windows) -> NDArray[np.uint8]:
+    """n h w: a learner's maps of a split. Raises DataError: missing, damaged, or of other windows."""
+    shape = (len(windows.indexes(split)), windows.card.size, windows.card.size)
+    return open_array(_file(folder, learner, kind, split), np.uint8, shape, "run `dvc repro` (stage train_baselines)")
+
+
+def _file(folder: Path, learner: str, kind: str, split: str) -> Path:
+    return folder / f"{learner}_{kind}_{split}.npy"
+
+
+def _scores(windows: Windows, maps: NDArray[np.uint8]) -> dict[str, Any]:
+    legend = windows.card.legend
+    counts = map_counts(windows.masks("validation"), maps, Ids(len(legend.classes), legend.background))
+    return named_map_scores(counts, class_names(legend))
