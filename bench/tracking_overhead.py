@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     steps = parser.parse_args().steps
     with tempfile.TemporaryDirectory(prefix="tracking_overhead") as folder:
-        os.environ |= {"DVC_ROOT": folder, "CLUEMAP_DEVICE": "cpu", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        os.environ |= {"CLUEMAP_ROOT": folder, "CLUEMAP_DEVICE": "cpu", "MLFLOW_DISABLE_TELEMETRY": "true"}
         sys.path.insert(0, str(ROOT / "src"))
         params = prepared(Path(folder), steps)
         found = {"SQLite": measure(params, Path(folder) / "sqlite")}

@@ -19,7 +19,7 @@ EXPERIMENT = "demo/training"
 def use_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make `root` the project's root for this test, and the default store its store."""
     monkeypatch.setattr(paths, "ROOT", root)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT", "DVC_ROOT"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT", "CLUEMAP_ROOT", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
     return root
 
@@ -86,5 +86,7 @@ def environment(root: Path, **more: str) -> dict[str, str]:
     """For child processes: the project at `root`, the code from here."""
     source = SOURCE
     path = os.pathsep.join([str(source), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
-    return {**clean, "DVC_ROOT": str(root), "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "CLUEMAP_ROOT"))
+    }
+    return {**clean, "CLUEMAP_ROOT": str(root), "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}

@@ -81,7 +81,7 @@ def make_project(root: Path, overrides: Mapping[str, Mapping[str, Any]] | None =
 def environment(root: Path, **more: str) -> dict[str, str]:
     """The environment of a stage that works in `root`, on the CPU, one thread a process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLUEMAP_", "MLFLOW_", "DVC_"))}
-    return {**kept, "DVC_ROOT": str(root), "CLUEMAP_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **more}
+    return {**kept, "CLUEMAP_ROOT": str(root), "CLUEMAP_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **more}
 
 
 def command(stage: str, root: Path) -> list[str]:

@@ -23,7 +23,7 @@ STAND_IN = """
 import json, os, pathlib, signal, subprocess, sys, time
 from ruamel.yaml import YAML
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-out, dataset, root = pathlib.Path(given["--out"]), given["--dataset"], pathlib.Path(os.environ["DVC_ROOT"])
+out, dataset, root = pathlib.Path(given["--out"]), given["--dataset"], pathlib.Path(os.environ["CLUEMAP_ROOT"])
 tree = YAML(typ="safe").load(pathlib.Path(given["--params"]).read_text())
 params = {**tree["clues"], **tree[dataset]["clues"]}
 course = tree[dataset]["classifier"]
@@ -113,7 +113,7 @@ def alive(root: Path) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("DVC_ROOT") == str(root) and process.pid != os.getpid():
+            if process.environ().get("CLUEMAP_ROOT") == str(root) and process.pid != os.getpid():
                 found.append(process.pid)
         except psutil.Error:
             continue

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-# A stage run by DVC in a temporary copy (`dvc exp run --temp`) is told the copy's root.
-ROOT = Path(os.environ.get("DVC_ROOT", Path(__file__).resolve().parents[2]))
+# The copy of the project that this code lies in, also where DVC runs it in a temporary copy (`dvc exp run --temp`).
+# CLUEMAP_ROOT: another folder to work in with this code, for tests and benchmarks.
+ROOT = Path(os.environ.get("CLUEMAP_ROOT") or Path(__file__).resolve().parents[2])
 OUT = ROOT / "out"
 STAGES = (
     *("prepare", "train_classifier", "make_cams", "make_masks", "refine_masks"),

@@ -172,7 +172,7 @@ def test_the_champion_predicts_alone_from_raw_windows(project, root, monkeypatch
     windows = Windows.open(root / "out/tiny/prepare/windows")
     raw = load_raw(windows, np.arange(7))
     np.savez(root / "windows.npz", images=raw.images.numpy(), days=raw.day.numpy())
-    clean = {name: value for name, value in environment(root).items() if name not in ("PYTHONPATH", "DVC_ROOT")}
+    clean = {name: value for name, value in environment(root).items() if name not in ("PYTHONPATH", "CLUEMAP_ROOT")}
     done = subprocess.run(
         [sys.executable, "-c", ALONE.format(name=NAME)], cwd=root, env=clean, capture_output=True, text=True
     )

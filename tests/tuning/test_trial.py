@@ -20,7 +20,7 @@ from cluemap.tuning.trial import Running, Tail, leftovers, out_of_memory
 @pytest.fixture
 def begin(tmp_path, monkeypatch):
     """Start a trial of the stand-in; gives it and the project's folder."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("CLUEMAP_ROOT", str(tmp_path))
     monkeypatch.setattr(pipelines, "ROOT", tmp_path)
     started = []
 

@@ -58,7 +58,7 @@ class Tunes:
 
 @pytest.fixture
 def tunes(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("CLUEMAP_ROOT", str(tmp_path))
     monkeypatch.setenv("CLUEMAP_TRACKING", "off")
     monkeypatch.delenv("CLUEMAP_PROCESSES", raising=False)
     monkeypatch.setattr(pipelines, "ROOT", tmp_path)

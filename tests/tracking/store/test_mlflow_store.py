@@ -212,7 +212,7 @@ def test_a_dvc_experiment_in_a_temporary_copy_is_a_run_of_the_project(root):
     (root / ".gitignore").write_text("/mlflow.db*\n/mlruns\n/out\n__pycache__\n")
 
     def run(*command: str) -> None:
-        here = {name: value for name, value in environment(root).items() if name not in ("DVC_ROOT", "PYTHONPATH")}
+        here = {name: value for name, value in environment(root).items() if name not in ("CLUEMAP_ROOT", "PYTHONPATH")}
         named = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         quiet = {"DVC_NO_ANALYTICS": "1", "CI": "1"}
         done = subprocess.run(command, cwd=root, env={**here, **named, **quiet}, capture_output=True, text=True)

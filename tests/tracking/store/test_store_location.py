@@ -36,6 +36,16 @@ def test_runs_of_a_temporary_copy_belong_to_the_project(here, main):
     assert store_location.main_root(Path(here)) == Path(main)
 
 
+def test_a_copy_on_another_disk_is_known_by_what_dvc_says(tmp_path, monkeypatch):
+    project, scratch = tmp_path / "project", tmp_path / "scratch"
+    (scratch / "exps" / "tmpx7").mkdir(parents=True)
+    (project / ".dvc").mkdir(parents=True)
+    (project / ".dvc" / "tmp").symlink_to(scratch)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    assert store_location.main_root(scratch / "exps" / "tmpx7") == project
+    assert store_location.main_root(tmp_path / "other") == tmp_path / "other"  # a project that a stage works in
+
+
 def test_an_experiment_in_a_temporary_copy_is_recorded_in_the_project(root, monkeypatch):
     copy = root / ".dvc" / "tmp" / "exps" / "standalone" / "tmpx7"
     monkeypatch.setattr("cluemap.paths.ROOT", copy)

@@ -14,19 +14,24 @@ from urllib.request import getproxies, proxy_bypass
 from cluemap import paths
 from cluemap.errors import TrackingError
 
+TEMPORARY = (".dvc", "tmp", "exps")  # in a project: where DVC keeps its copies
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def main_root(root: Path | None = None) -> Path:
-    """The project's own root, also from inside a temporary copy: DVC keeps those in `<root>/.dvc/tmp/exps`.
+    """The project that keeps the runs: `root`, or where that is a temporary copy made by DVC, the project it copies.
 
-    `dvc exp run --temp` and `--queue` run in a copy that is deleted afterwards; runs belong to the project itself.
+    `dvc exp run --temp` and `--queue` run in a copy in `<project>/.dvc/tmp/exps` that is deleted afterwards. DVC names
+    the project in DVC_ROOT, which helps where `.dvc/tmp` is a link to another disk.
     """
     root = Path(root or paths.ROOT)
     parts = root.parts
     for index in range(len(parts) - 2):
-        if parts[index : index + 3] == (".dvc", "tmp", "exps"):
+        if parts[index : index + 3] == TEMPORARY:
             return Path(*parts[:index])
+    parent = os.environ.get("DVC_ROOT")
+    if parent and root.resolve().is_relative_to(Path(parent, *TEMPORARY).resolve()):
+        return Path(parent)
     return root
 
 
