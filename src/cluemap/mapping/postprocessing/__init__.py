@@ -1,0 +1,1 @@
+"""What is made of a map that is written: smoothed maps and vectors."""
