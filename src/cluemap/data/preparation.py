@@ -1,7 +1,6 @@
 """Stage prepare: a published data set in, the common form out, in one pass over the raw data."""
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from cluemap.data.window_writer import Writer, moments
 from cluemap.data.windowing import CutWindow, cut
 from cluemap.errors import DataError
 from cluemap.params import Params, WindowParams
+from cluemap.runtime import threads
 
 MOST_WORKERS = 8  # more only wait for the one that writes
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ def prepare(
         open_writer = partial(Writer, place / ARRAYS, reader.legend, params.windows.size, params.windows.presence)
         work = Progress(place, identity_of(reader, params), open_writer)
         try:
-            _write(work, reader, params, progress, workers or min(MOST_WORKERS, _cores()))
+            _write(work, reader, params, progress, workers or min(MOST_WORKERS, threads.cores()))
             _check(work.writer, params)
             card = work.writer.finish(params.dataset, params.windows.max_dates)
             _note_unseen(reader, place / ARRAYS)
@@ -134,11 +134,6 @@ def _why_empty(writer: Writer, params: Params) -> str:
     if source.format == "scene":
         return found + "set a smaller split.block or another split.seed in scene.yaml, or label more land"
     return found + "set another windows.fold in params.yaml, or add patches"
-
-
-def _cores() -> int:
-    """Cores this process may use; macOS cannot say, and gives all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _absent(reader: Reader) -> dict[str, int]:

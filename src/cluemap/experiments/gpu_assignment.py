@@ -5,6 +5,7 @@ import os
 import torch
 
 from cluemap.errors import TrainingError
+from cluemap.runtime import threads
 
 
 def devices() -> list[str]:
@@ -27,8 +28,7 @@ def shares(found: list[str], jobs: int) -> list[dict[str, str]]:
         raise TrainingError(f"--jobs {jobs} wants {jobs} GPUs, {len(found)} are visible: give fewer jobs")
     wanted = int(os.environ.get("CLUEMAP_PROCESSES", "1"))
     if not found:
-        threads = max(1, (os.cpu_count() or 1) // (jobs * wanted))
-        mine = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        mine = threads.share(jobs * wanted, os.environ)
         return [mine if jobs > 1 else {} for _ in range(jobs)]
     size, rest = divmod(len(found), jobs)
     if wanted > size:

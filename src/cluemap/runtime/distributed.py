@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cluemap.errors import TrainingError
+from cluemap.runtime import threads
 from cluemap.runtime.memory import keep_freed
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # what torchrun tells each process
@@ -103,8 +104,7 @@ def torchrun_command(script: str, arguments: list[str], processes: int) -> list[
 
 def run_under_torchrun(script: str, arguments: list[str], processes: int) -> int:
     """Start the ranks, pass SIGTERM and SIGINT on to them, and return their exit status."""
-    environment = dict(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    environment = {**os.environ, **threads.share(processes, os.environ)}
     child = subprocess.Popen(
         torchrun_command(script, arguments, processes), env=environment, preexec_fn=dying_with_parent()
     )
@@ -120,6 +120,8 @@ def join() -> Ranks:
         TrainingError: more processes than GPUs.
     """
     keep_freed()
+    if threads.COUNT not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), threads.cores()))  # OpenMP sees no container's quota
     rank, world, local = (int(os.environ[name]) for name in PLACE) if launched() else (0, 1, 0)
     kind = os.environ.get("CLUEMAP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda" and local >= torch.cuda.device_count():
