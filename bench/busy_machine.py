@@ -54,10 +54,9 @@ def main() -> None:
 
 def child() -> None:
     """Take steps for as many seconds as each line of stdin says; print how many, and the CPU seconds they cost."""
+    import torch
     from measure import _training, _windows
     from work import BANDS, SIZES, WINDOW, batch, params, ranks
-
-    import torch
 
     from cluemap.model.method.clues import random_clues
     from cluemap.model.networks.classifier import Classifier

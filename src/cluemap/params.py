@@ -168,7 +168,7 @@ class MaskParams(Block):
 
 
 class RefineParams(Block):
-    learner: Literal["none", "trees"]
+    learner: Literal["none", "linear", "trees"]
     rounds: int = Positive
     confidence: float = Share
     folds: int = Positive

@@ -24,10 +24,11 @@ from cluemap.stages.make_masks import open_masks, read_masks
 from cluemap.stages.stage import Stage
 from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
-from cluemap.training.pixel_learners import PixelLearner, trees
+from cluemap.training.pixel_learners import PixelLearner, linear, trees
 
 Masks = dict[str, NDArray[np.uint8]]  # split -> n h w
-TREES = {"rounds": 40, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart
+TREES = {"rounds": 25, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart
+SETTLED = 0.999  # agreement with the round before from which another round changes nothing that matters
 
 
 def refine_masks(stage: Stage, windows: Windows) -> dict[str, Any]:
@@ -109,14 +110,19 @@ def course_of(found: NDArray[np.uint8], before: NDArray[np.uint8]) -> dict[str, 
     }
 
 
-def stops(course: list[dict[str, float]]) -> bool:
-    """Whether the last round agreed less with the one before it than that one did: the rounds have begun to drift."""
+def drifts(course: list[dict[str, float]]) -> bool:
+    """Whether the last round agreed less with the one before it than that one did: the rounds move away again."""
     return len(course) > 1 and course[-1]["agreement"] < course[-2]["agreement"]
 
 
+def stops(course: list[dict[str, float]]) -> bool:
+    """Whether no further round is made: they drift, or have settled."""
+    return bool(course) and (drifts(course) or course[-1]["agreement"] >= SETTLED)
+
+
 def best_round(course: list[dict[str, float]]) -> int:
-    """Which masks are published: those of the last round, or of the one before it where the rounds drifted."""
-    return len(course) - 1 if stops(course) else len(course)
+    """Which masks are published: those of the last round, or of the one before it where the rounds drift."""
+    return len(course) - 1 if drifts(course) else len(course)
 
 
 def score_refined(windows: Windows, folder: Path) -> dict[str, Any]:
@@ -134,7 +140,11 @@ def score_refined(windows: Windows, folder: Path) -> dict[str, Any]:
 def _learner(
     windows: Windows, indexes: NDArray[np.int64], masks: NDArray[np.uint8], params: RefineParams, seed: int
 ) -> PixelLearner:
-    return trees(windows, seed, **TREES).fit(indexes, masks, params.pixels)
+    """A round's learner. The linear one takes all classes as equally likely: otherwise what a round takes from a class
+    makes it rarer for the next one, until it is gone.
+    """
+    learner = linear(windows, seed, even=True) if params.learner == "linear" else trees(windows, seed, **TREES)
+    return learner.fit(indexes, masks, params.pixels)
 
 
 def _keep(state: Path, number: int, found: Masks, about: dict[str, float], identity: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The work of train_baselines: trees and a forest per pixel, what a user would try first, on the same masks and split.
+"""The work of train_baselines: pixel by pixel, what a user would try first (trees, a forest), on the same masks.
 
 The stage writes maps, which only `evaluate` holds against the truth of the test fold.
 """
@@ -17,7 +17,7 @@ from cluemap.stages.make_masks import read_masks
 from cluemap.stages.stage import Stage
 from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
-from cluemap.training.pixel_learners import PixelLearner, forest, trees
+from cluemap.training.pixel_learners import PixelLearner, forest, linear, trees
 
 MASKS = ("weak", "full")  # the final pseudo masks, the true masks
 SPLITS = ("validation", "test")
@@ -26,7 +26,8 @@ SPLITS = ("validation", "test")
 def learners(params: BaselineParams) -> dict[str, Callable[[Windows, int], PixelLearner]]:
     """Name -> how to make one; without a forest where `baselines.forest` is 0."""
     found: dict[str, Callable[[Windows, int], PixelLearner]] = {
-        "trees": lambda windows, seed: trees(windows, seed, params.rounds, params.leaves)
+        "linear": linear,
+        "trees": lambda windows, seed: trees(windows, seed, params.rounds, params.leaves),
     }
     if params.forest:
         found["forest"] = lambda windows, seed: forest(windows, seed, params.forest)
