@@ -336,7 +336,7 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int, first: in
 
 
 def scores(table: np.ndarray) -> dict[str, Any]:
-    """Confusion -> OA, mIoU (classes with a true or predicted pixel), and per class; 0 / 0 is nan."""
+    """Confusion -> OA, mIoU and balanced accuracy (classes with a true pixel), and per class; nan: it is not there."""
     classes = range(len(table))
     hit = [float(table[k, k]) for k in classes]
     true, predicted = [float(table[k].sum()) for k in classes], [float(table[:, k].sum()) for k in classes]
@@ -344,15 +344,18 @@ def scores(table: np.ndarray) -> dict[str, Any]:
     def share(part: float, whole: float) -> float:
         return part / whole if whole > 0 else math.nan
 
-    iou = [share(hit[k], true[k] + predicted[k] - hit[k]) for k in classes]
+    iou = [share(hit[k], true[k] + predicted[k] - hit[k]) if true[k] else math.nan for k in classes]
     seen = [value for value in iou if not math.isnan(value)]
+    recall = [share(hit[k], true[k]) for k in classes]
+    known = [value for value in recall if not math.isnan(value)]
     return {
         "oa": share(sum(hit), float(table.sum())),
         "miou": sum(seen) / len(seen) if seen else math.nan,
         "iou": iou,
         "precision": [share(hit[k], predicted[k]) for k in classes],
-        "recall": [share(hit[k], true[k]) for k in classes],
-        "f1": [share(2 * hit[k], true[k] + predicted[k]) for k in classes],
+        "recall": recall,
+        "balanced": sum(known) / len(known) if known else math.nan,
+        "f1": [share(2 * hit[k], true[k] + predicted[k]) if true[k] else math.nan for k in classes],
     }
 
 

@@ -169,6 +169,7 @@ class MaskParams(Block):
 
 class RefineParams(Block):
     learner: Literal["none", "linear", "trees"]
+    start: Literal["masks", "image_labels"]
     rounds: int = Positive
     confidence: float = Share
     folds: int = Positive

@@ -1,19 +1,24 @@
 """Pipelines with other params, and the ablation table made of them."""
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import tiny
+from tiny import pipeline
 
 from cluemap.errors import CheckpointError, ParamsError
-from cluemap.experiments.ablation import ROWS, VARIANTS, table
+from cluemap.experiments.ablation import ALL_STAGES, VARIANTS, _stages_of_whole, table
 from cluemap.experiments.pipelines import Pipeline, StageFailed, make_pipeline, run_all
 from cluemap.params import load_params
+from cluemap.paths import STAGES, stage_folder
 from cluemap.tuning.confirmation import confirm, confirmed
 from cluemap.tuning.search_space import read_tuning
+
+__all__ = ["pipeline"]  # fixture
 
 
 @pytest.fixture
@@ -67,15 +72,30 @@ def test_commands_share_the_prepared_windows(tmp_path):
     assert line[-6:] == ["--params", "trial/params.yaml", "--out", "trial", "--prepared", "windows"]
 
 
-def test_the_rows_read_what_the_stages_write():
-    mask = {"miou": 0.5, "oracle": {"miou": 0.6}}
-    metrics = {
-        "make_masks": {"sources": {source: {"train": mask} for source in ("fused", "refined", "clue")}},
-        "evaluate": {"test": {"weak": {"miou": 0.63}, "full": {"miou": 0.7}}, "ratio": 0.9},
-    }
-    values = [row.value(metrics[row.stage]) for row in ROWS]
-    assert values == [0.5, 0.6] * 6 + [0.63, 0.7, 0.9]
-    assert {row.variant for row in ROWS} <= set(VARIANTS)
+def test_the_rows_read_what_the_stages_write(pipeline):
+    """Every row of every variant finds its number in the metrics of a real pipeline."""
+    for variant in VARIANTS.values():
+        for row in variant.rows:
+            file = stage_folder("tiny", row.stage, pipeline / "out") / "metrics.json"
+            assert 0 <= row.value(json.loads(file.read_text())) <= 3, row.name
+    names = [row.name for variant in VARIANTS.values() for row in variant.rows]
+    assert len(set(names)) == len(names)
+
+
+def test_a_variant_takes_over_what_its_change_does_not_reach(pipeline, tmp_path):
+    whole = Pipeline("tiny", pipeline / "out", tmp_path)
+    variant = Pipeline("tiny", tmp_path / "variant", tmp_path)
+    variant.take_over(whole, ("refine_masks", "train_segmenter", "evaluate"))
+    taken = {stage for stage in STAGES if variant.done(stage)}
+    assert taken == {"train_classifier", "make_cams", "make_masks", "train_reference", "train_baselines"}
+    file = "tiny/make_masks/masks/masks_train.npy"
+    assert os.path.samefile(pipeline / "out" / file, tmp_path / "variant" / file)
+
+
+def test_the_whole_method_runs_as_far_as_its_variants_need():
+    assert _stages_of_whole(["whole", "tsvit"]) == ALL_STAGES
+    assert _stages_of_whole(["no_losses"]) == ()
+    assert _stages_of_whole(["refined_by_trees"]) == ("train_classifier", "make_cams", "make_masks")
 
 
 def test_table():

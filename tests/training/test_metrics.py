@@ -67,6 +67,7 @@ def test_scores(background):
     ours, slow = fast.scores(table), oracles.scores(table)
     same(ours.overall_accuracy, slow["oa"])
     same(ours.miou, slow["miou"])
+    same(ours.balanced_accuracy, slow["balanced"])
     for name in ("iou", "precision", "recall", "f1"):
         same(getattr(ours, name), slow[name])
     assert math.isnan(ours.iou[4 if background else 3])
@@ -83,8 +84,12 @@ def test_scores_by_hand():
     same(ours.f1, [6 / 7, 4 / 6, math.nan])
 
 
-def test_a_class_that_is_only_predicted_counts_as_zero():
-    same(fast.scores(np.array([[3, 1, 0], [0, 0, 0]])).miou, (3 / 4 + 0) / 2)
+def test_a_class_that_is_only_predicted_is_not_counted_but_costs_the_others():
+    ours = fast.scores(np.array([[3, 1, 0], [0, 0, 0]]))
+    same(ours.miou, 3 / 4)
+    same(ours.balanced_accuracy, 3 / 4)
+    assert math.isnan(ours.iou[1])
+    assert (ours.support.tolist(), ours.predicted.tolist()) == ([4, 0], [3, 1])
 
 
 def test_scores_of_nothing_are_unknown():

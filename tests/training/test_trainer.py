@@ -22,6 +22,7 @@ from cluemap.training.classifier_task import ClassifierTask, new_classifier
 from cluemap.training.task import Data, Settings, Trained
 from cluemap.training.trainer import Trainer, learning_rate
 from cluemap.training.training_state import Keeper
+from cluemap.training.weight_averaging import WeightAverage
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -267,7 +268,9 @@ def test_a_score_that_is_not_a_number_chooses_nothing(windows, params, tmp_path)
     task = ClassifierTask(network, clues, windows, params, ALONE)
     task.select = "mean_average_precision"
     settings = settings_of(params)
-    keeper = Keeper(tmp_path, task, torch.optim.AdamW(network.parameters()), settings, ALONE)
+    keeper = Keeper(
+        tmp_path, task, torch.optim.AdamW(network.parameters()), WeightAverage(network, 0.0), settings, ALONE
+    )
     keeper.scored(None, 3)
     keeper.scored(float("nan"), 5)
     with pytest.raises(TrainingError, match="mean_average_precision was never a number"):

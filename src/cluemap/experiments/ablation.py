@@ -1,84 +1,157 @@
-"""What each step of the method brings: the same pipeline with losses switched off, over several seeds."""
+"""What each step of the method brings: one pipeline with single steps changed, over several seeds and data sets.
 
-from collections.abc import Callable, Sequence
+A variant runs again only the stages that its change reaches; the others' outputs are taken over from the whole method's
+pipeline of the same seed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from cluemap.experiments.pipelines import make_pipeline, run_all
+from cluemap.experiments.pipelines import Pipeline, make_pipeline, run_all
 from cluemap.paths import STAGES
 
-MASK_STAGES = ("train_classifier", "make_cams", "make_masks")
 ALL_STAGES = STAGES[1:]  # the prepared windows are shared
+MASK_STAGES = ("train_classifier", "make_cams", "make_masks")
+SEGMENTER_STAGES = ("train_segmenter", "train_reference", "evaluate")
 SOURCES: dict[str, Any] = {"cams.source": "clue", "cams.compare": ["fused", "refined"]}  # what the rows read
-VARIANTS: dict[str, dict[str, float]] = {
-    "none": {"losses.lambda_tap": 0.0, "losses.lambda_clue": 0.0},
-    "tap": {"losses.lambda_clue": 0.0},
-    "both": {},
-}
+WHOLE = "whole"  # the variant that changes nothing
 
 
 class Row(NamedTuple):
     """One line of the table: a number from each seed's pipeline of one variant."""
 
     name: str
-    variant: str
     stage: str
     value: Callable[[dict[str, Any]], float]
 
 
-def masks(name: str, variant: str, source: str) -> list[Row]:
-    """mIoU of one source's pseudo masks of the training windows, at the used and at the best threshold."""
+class Variant(NamedTuple):
+    """A change of the params, the stages that it reaches, and the lines of the table that come from it."""
 
-    def used(found: dict[str, Any]) -> float:
-        return found["sources"][source]["train"]["miou"]
-
-    def best(found: dict[str, Any]) -> float:
-        return found["sources"][source]["train"]["oracle"]["miou"]
-
-    return [Row(name, variant, "make_masks", used), Row(f"{name}, best threshold", variant, "make_masks", best)]
+    changes: Mapping[str, Any]
+    stages: tuple[str, ...]
+    rows: tuple[Row, ...]
 
 
-ROWS = [
-    *masks("raw fused CAM, neither loss", "none", "fused"),
-    *masks("propagated CAM, neither loss", "none", "refined"),
-    *masks("clue CAM, neither loss", "none", "clue"),
-    *masks("propagated CAM, + L_tap", "tap", "refined"),
-    *masks("propagated CAM, + L_tap + L_clue", "both", "refined"),
-    *masks("clue CAM (Exact)", "both", "clue"),
-    Row("segmenter on pseudo masks, test", "both", "evaluate", lambda found: found["test"]["weak"]["miou"]),
-    Row("segmenter on true masks, test", "both", "evaluate", lambda found: found["test"]["full"]["miou"]),
-    Row("ratio of the two", "both", "evaluate", lambda found: found["ratio"]),
-]
+def _at(*path: str) -> Callable[[dict[str, Any]], float]:
+    """The number under these keys of a stage's metrics."""
+
+    def value(found: dict[str, Any]) -> float:
+        inner: Any = found
+        for key in path:
+            inner = inner[key]
+        return float(inner)
+
+    return value
+
+
+def masks(words: str, *sources: str) -> tuple[Row, ...]:
+    """mIoU of the sources' pseudo masks of the training windows, at the used and at the best threshold."""
+    names = {"fused": "raw fused CAM", "refined": "propagated CAM", "clue": "clue CAM"}
+    return tuple(
+        Row(f"{names[source]}{words}{note}", "make_masks", _at("sources", source, "train", *key))
+        for source in sources
+        for note, key in (("", ("miou",)), (", best threshold", ("oracle", "miou")))
+    )
+
+
+def segmenters(words: str) -> tuple[Row, ...]:
+    """Test mIoU of the segmenters from pseudo and from true masks, and their ratio."""
+    return (
+        Row(f"segmenter, image labels, test{words}", "evaluate", _at("test", "weak", "miou")),
+        Row(f"segmenter, true masks, test{words}", "evaluate", _at("test", "full", "miou")),
+        Row(f"ratio{words}", "evaluate", _at("ratio")),
+    )
+
+
+def baselines() -> tuple[Row, ...]:
+    """Test mIoU of the pixel-wise learners from the final pseudo masks and from true masks."""
+    kinds = {"weak": "image labels", "full": "true masks"}
+    return tuple(
+        Row(f"{learner}, {words}, test", "evaluate", _at("baselines", learner, kind, "miou"))
+        for kind, words in kinds.items()
+        for learner in ("trees", "forest", "linear")
+    )
+
+
+NEITHER = {"losses.lambda_tap": 0.0, "losses.lambda_clue": 0.0}
+PLAIN = {"augmentation.flips": False, "augmentation.dropped_dates": 0.0, "segmenter.weight_averaging": 0.0}
+VARIANTS: dict[str, Variant] = {
+    WHOLE: Variant(
+        {},
+        ALL_STAGES,
+        (
+            *masks("", "fused", "refined", "clue"),
+            Row("refined masks", "evaluate", _at("refined_masks", "miou")),
+            *segmenters(""),
+            Row("boundary IoU, image labels, test", "evaluate", _at("test", "weak", "boundary_iou")),
+            Row("boundary IoU, true masks, test", "evaluate", _at("test", "full", "boundary_iou")),
+            *baselines(),
+        ),
+    ),
+    "no_losses": Variant(NEITHER, MASK_STAGES, masks(", neither loss", "fused", "refined", "clue")),
+    "no_clue_loss": Variant({"losses.lambda_clue": 0.0}, MASK_STAGES, masks(", L_tap alone", "refined", "clue")),
+    "narrow_tokens": Variant({"classifier.token_spread": 0.02}, MASK_STAGES, masks(", tokens start at 0.02", "clue")),
+    "unrefined": Variant(
+        {"refine.learner": "none"},
+        ("refine_masks", "train_segmenter", "train_baselines", "evaluate"),
+        (*segmenters(", masks not refined")[::2],
+         Row("trees, masks not refined, test", "evaluate", _at("baselines", "trees", "weak", "miou"))),
+    ),
+    "no_cams": Variant(
+        {"refine.start": "image_labels", "refine.rounds": 10}, ("refine_masks",),
+        (Row("refined masks, from the image labels without any CAM", "refine_masks", _at("train", "miou")),),
+    ),
+    "refined_by_trees": Variant(
+        {"refine.learner": "trees"}, ("refine_masks",),
+        (Row("refined masks, trees as learner", "refine_masks", _at("train", "miou")),),
+    ),
+    "plain_training": Variant(
+        PLAIN, SEGMENTER_STAGES, segmenters(", no flips, no dropped dates, no averaging"),
+    ),
+    "tsvit": Variant(
+        {"segmenter.kind": "tsvit", "segmenter.steps": 1000, "segmenter.validate_every": 250}, SEGMENTER_STAGES,
+        segmenters(", TSViT, 1,000 steps"),
+    ),
+}  # fmt: skip
 
 
 def ablate(
-    dataset: str,
-    folder: Path,
-    prepared: Path,
-    seeds: Sequence[int],
-    variants: Sequence[str],
-    jobs: int,
+    dataset: str, folder: Path, prepared: Path, seeds: Sequence[int], variants: Sequence[str], jobs: int
 ) -> list[dict[str, Any]]:
     """Run (or go on with) the variants for each seed, `jobs` at once; one row of numbers per line of the table.
 
     Raises:
         StageFailed: see `run_all`.
     """
-    pipelines = {
-        (variant, seed): make_pipeline(
-            dataset, folder / f"{variant}_{seed}", prepared, {**SOURCES, **changes, "seed": seed}
-        )
-        for seed in seeds
-        for variant, changes in VARIANTS.items()
-        if variant in variants
-    }
-    stages = lambda variant: ALL_STAGES if variant == "both" else MASK_STAGES
-    run_all([(pipeline, stages(variant)) for (variant, _), pipeline in pipelines.items()], jobs)
-    rows = [row for row in ROWS if row.variant in variants]
+    pipelines: dict[tuple[str, int], Pipeline] = {}
+    for name in dict.fromkeys((WHOLE, *variants)):  # the whole method first: the others take its outputs over
+        changes = {**SOURCES, **VARIANTS[name].changes}
+        for seed in seeds:
+            where = folder / f"{name}_{seed}"
+            pipelines[name, seed] = make_pipeline(dataset, where, prepared, {**changes, "seed": seed})
+    run_all([(pipelines[WHOLE, seed], _stages_of_whole(variants)) for seed in seeds], jobs)
+    others = [name for name in variants if name != WHOLE]
+    for name in others:
+        for seed in seeds:
+            pipelines[name, seed].take_over(pipelines[WHOLE, seed], VARIANTS[name].stages)
+    run_all([(pipelines[name, seed], VARIANTS[name].stages) for name in others for seed in seeds], jobs)
     return [
-        line(row.name, [row.value(pipelines[row.variant, seed].metrics(row.stage)) for seed in seeds]) for row in rows
+        line(row.name, [row.value(pipelines[name, seed].metrics(row.stage)) for seed in seeds])
+        for name in variants
+        for row in VARIANTS[name].rows
     ]
+
+
+def _stages_of_whole(variants: Sequence[str]) -> tuple[str, ...]:
+    """The whole method's stages that are needed: all for its own lines, else those that the variants take over."""
+    if WHOLE in variants:
+        return ALL_STAGES
+    last = max(ALL_STAGES.index(VARIANTS[name].stages[-1]) for name in variants)
+    reached = [set(ALL_STAGES[: last + 1]) - set(VARIANTS[name].stages) for name in variants]
+    return tuple(stage for stage in ALL_STAGES if any(stage in needed for needed in reached))
 
 
 def line(name: str, values: Sequence[float]) -> dict[str, Any]:
@@ -94,4 +167,15 @@ def table(lines: list[dict[str, Any]], seeds: Sequence[int], head: str = "mIoU i
     for one in lines:
         numbers = [f"{100 * value:.1f}" for value in one["values"]]
         rows.append([one["name"], *numbers, f"{100 * one['mean']:.1f} ± {100 * one['spread']:.1f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def together(tables: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Data set -> its lines, as one Markdown table: mean and standard deviation of every line, a column a data set."""
+    names = list(dict.fromkeys(one["name"] for lines in tables.values() for one in lines))
+    rows = [["mIoU in %", *tables], ["---", *["---:"] * len(tables)]]
+    for name in names:
+        found = [next((one for one in lines if one["name"] == name), None) for lines in tables.values()]
+        cells = ["" if one is None else f"{100 * one['mean']:.1f} ± {100 * one['spread']:.1f}" for one in found]
+        rows.append([name, *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,6 +1,7 @@
 """One pipeline with other params in a folder of its own, run by the same stage scripts as `dvc repro`."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,10 @@ from tqdm import tqdm
 
 from cluemap.errors import CluemapError, ParamsError
 from cluemap.experiments.gpu_assignment import devices, shares
-from cluemap.files import atomic, read_json, write_json
+from cluemap.files import atomic, atomic_folder, read_json, write_json
 from cluemap.model.storage.checkpoints import check_same
 from cluemap.params import METHOD_BLOCKS, load_params
-from cluemap.paths import ROOT, stage_folder
+from cluemap.paths import ROOT, STAGES, stage_folder
 from cluemap.tracking.provenance import code
 
 MADE_OF = "made_of.json"
@@ -45,6 +46,18 @@ class Pipeline:
 
     def done(self, stage: str) -> bool:
         return (stage_folder(self.dataset, stage, self.folder) / "metrics.json").exists()
+
+    def take_over(self, other: "Pipeline", reached: Sequence[str]) -> None:
+        """Link the finished outputs of another pipeline's stages that come before the last of `reached` and are not in
+        it; a stage that has outputs here keeps them.
+        """
+        last = max(STAGES.index(stage) for stage in reached)
+        for stage in STAGES[1:last]:
+            source = stage_folder(other.dataset, stage, other.folder)
+            target = stage_folder(self.dataset, stage, self.folder)
+            if stage not in reached and other.done(stage) and not target.exists():
+                with atomic_folder(target) as temporary:
+                    shutil.copytree(source, temporary, dirs_exist_ok=True, copy_function=_link)
 
     def command(self, stage: str) -> list[str]:
         where = ["--params", str(self.params_file), "--out", str(self.folder), "--prepared", str(self.prepared)]
@@ -97,6 +110,13 @@ def run_all(wanted: Sequence[tuple[Pipeline, Sequence[str]]], jobs: int = 1) -> 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def make_pipeline(

@@ -36,6 +36,8 @@ def refine_masks(stage: Stage, windows: Windows) -> dict[str, Any]:
     params, source = stage.params.refine, stage.folder_of("make_masks") / "masks"
     first, digest = read_masks(source, windows)
     masks: Masks = {"train": np.asarray(first), "validation": np.asarray(open_masks(source, "validation", windows))}
+    if params.learner != "none" and params.start == "image_labels":
+        masks = {split: at_random(windows, split, stage.params.seed) for split in SPLITS}
     course: list[dict[str, float]] = []
     if params.learner != "none":
         masks, course = _rounds(stage, windows, masks, digest)
@@ -66,6 +68,21 @@ def _rounds(stage: Stage, windows: Windows, masks: Masks, digest: str) -> tuple[
         history.append(found)
         course.append(about)
     return history[best_round(course)], course
+
+
+def at_random(windows: Windows, split: str, seed: int) -> NDArray[np.uint8]:
+    """n h w: every pixel one of the classes that its image label allows, all equally likely; 255 where none is.
+
+    A start that owes nothing to any CAM: what the rounds make of it is what the image labels alone tell.
+    """
+    indexes, background, size = windows.indexes(split), windows.card.legend.background, windows.card.size
+    may = allowed(windows.image_labels[indexes], background)
+    draw = np.random.default_rng([seed, SPLITS.index(split)])
+    found = np.full((len(indexes), size, size), IGNORED, np.uint8)
+    for row, classes in zip(found, may, strict=True):
+        if classes.any():
+            row[:] = draw.choice(np.flatnonzero(classes) + (not background), row.shape)
+    return found
 
 
 def one_round(windows: Windows, masks: Masks, params: RefineParams, seed: int) -> Masks:

@@ -9,7 +9,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from cluemap.training.metrics import VOID, Ids, confusion, named, scores
 
 BORDER = 2  # pixels on either side of a true class border that count as near it
-BAND = 1  # pixels inside a class border that make up the border in the boundary IoU
+BAND = 2  # pixels inside a class border that make up the border in the boundary IoU
 
 
 class MapCounts(NamedTuple):

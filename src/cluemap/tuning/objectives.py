@@ -44,7 +44,7 @@ def objective(score: str, params: Params) -> Objective:
     if score == "cam_agreement":
         return Objective(("train_classifier",), score, score, start, steps)
     if score == "segmenter_miou":
-        return Objective((*MASK_STAGES, "train_segmenter"), "miou", "miou", 0, params.segmenter.steps)
+        return Objective((*MASK_STAGES, "refine_masks", "train_segmenter"), "miou", "miou", 0, params.segmenter.steps)
     if params.cams.source == "clue" and params.masks.threshold == FIXED_THRESHOLD:
         return Objective(("train_classifier",), "clue_cam_miou_fixed", "clue_cam_miou_fixed", start, steps)
     curve = {"validation": "clue_cam_miou"}.get(str(params.masks.threshold), "clue_cam_miou_fixed")

@@ -16,13 +16,13 @@ from cluemap.model.storage import checkpoints
 WRITER = """
 import sys, torch
 from pathlib import Path
-from cluemap.training import checkpoint
+from cluemap.model.storage import checkpoints
 folder = Path(sys.argv[1])
-found = checkpoint.load_last(folder)
+found = checkpoints.load_last(folder)
 step = found.about["step"] if found else 0
 while True:
     step += 1
-    checkpoint.save_last(folder, {"x": torch.full((211, 1013), float(step))}, {"step": step})
+    checkpoints.save_last(folder, {"x": torch.full((211, 1013), float(step))}, {"step": step})
 """
 
 
@@ -92,11 +92,11 @@ def test_a_disk_that_takes_no_more_keeps_what_is_there(tmp_path):
 import resource, signal, sys, torch
 from pathlib import Path
 from cluemap.errors import CheckpointError
-from cluemap.training import checkpoint
+from cluemap.model.storage import checkpoints
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
-    checkpoint.save(Path(sys.argv[1]), {"x": torch.ones(50_000)}, {"step": 2})
+    checkpoints.save(Path(sys.argv[1]), {"x": torch.ones(50_000)}, {"step": 2})
 except CheckpointError as error:
     print(error)
 """

@@ -1,0 +1,214 @@
+"""Rounds under the image label: their start, what they obey, what a stop keeps, when they end, what they never read."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import pipeline
+
+from cluemap.data.windows import Windows
+from cluemap.errors import DataError, TrainingError
+from cluemap.params import load_params
+from cluemap.runtime.distributed import Ranks
+from cluemap.stages import refine_masks as stage_module
+from cluemap.stages.make_masks import open_masks, read_masks
+from cluemap.stages.refine_masks import at_random, best_round, drifts, folds_of, one_round, refine_masks, stops
+from cluemap.stages.stage import Stage
+from cluemap.training.pixel_learners import linear, trees
+
+__all__ = ["pipeline"]  # fixture
+
+
+@pytest.fixture
+def copy(pipeline, tmp_path):
+    """The tiny pipeline's outputs up to the pseudo masks, and a stage that works on them."""
+    for name in ("prepare", "make_masks"):
+        shutil.copytree(pipeline / "out/tiny" / name, tmp_path / "out/tiny" / name)
+    shutil.copy(pipeline / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def stage_of(root, **refine) -> Stage:
+    params = load_params("tiny", root / "params.yaml")
+    params = params.model_copy(update={"refine": params.refine.model_copy(update=refine)})
+    return Stage("refine_masks", params, Ranks(0, 1, torch.device("cpu")), root / "out", root / "out/tiny/prepare")
+
+
+def published(stage: Stage) -> np.ndarray:
+    return np.load(stage.folder / "masks" / "masks_train.npy")
+
+
+def test_without_a_learner_the_masks_pass_as_they_are(copy):
+    stage = stage_of(copy, learner="none")
+    assert refine_masks(stage, stage.windows())["rounds"] == 0
+    for split in ("train", "validation"):
+        file = f"masks/masks_{split}.npy"
+        assert (stage.folder / file).read_bytes() == (stage.folder_of("make_masks") / file).read_bytes()
+    assert read_masks(stage.folder / "masks", stage.windows())[0].shape == published(stage).shape
+
+
+@pytest.mark.parametrize("learner", ["linear", "trees"])
+@pytest.mark.parametrize("folds", [1, 2])
+def test_no_pixel_gets_a_class_that_is_not_in_its_image_label(copy, learner, folds):
+    stage = stage_of(copy, learner=learner, folds=folds, confidence=0.0)
+    windows = stage.windows()
+    found = refine_masks(stage, windows)
+    assert 1 <= found["rounds"] <= 2
+    for split in ("train", "validation"):
+        masks, labels = open_masks(stage.folder / "masks", split, windows), windows.image_labels[windows.indexes(split)]
+        for mask, label in zip(masks, labels, strict=True):
+            assert {*np.unique(mask)} <= {0, 255, *(np.flatnonzero(label) + 1)}
+
+
+def test_the_same_again_and_no_trace_of_the_truth(copy):
+    """The training truth, the validation truth and the test truth are noise: the masks keep their bits."""
+    first = stage_of(copy)
+    refine_masks(first, first.windows())
+    before = published(first)
+    for split in ("train", "validation", "test"):
+        file = copy / "out/tiny/prepare/windows" / f"masks_{split}.npy"
+        truth = np.load(file)
+        np.save(file, np.random.default_rng(1).integers(0, 4, truth.shape, dtype=np.uint8))
+    refine_masks(first, first.windows())
+    assert np.array_equal(published(first), before)
+    assert (before != 255).any()
+
+
+def test_a_stopped_try_goes_on_after_its_last_round(copy, monkeypatch):
+    whole = stage_of(copy)
+    refine_masks(whole, whole.windows())
+    expected = published(whole)
+    made = []
+
+    def stopping(windows, masks, params, seed, real=one_round):
+        if made:
+            raise KeyboardInterrupt
+        made.append(seed)
+        return real(windows, masks, params, seed)
+
+    monkeypatch.setattr(stage_module, "one_round", stopping)
+    monkeypatch.setattr(stage_module, "stops", lambda course: False)
+    with pytest.raises(KeyboardInterrupt):
+        refine_masks(whole, whole.windows())
+    assert np.array_equal(published(whole), expected)  # what was published stands
+    monkeypatch.setattr(stage_module, "one_round", lambda *given: made.append("again") or one_round(*given))
+    refine_masks(whole, whole.windows())
+    assert made == [0, "again"]
+    assert np.array_equal(published(whole), expected)
+    assert not whole.state.exists()
+
+
+def test_rounds_of_other_params_are_not_gone_on_with(copy, monkeypatch):
+    stage = stage_of(copy, confidence=0.3)
+    monkeypatch.setattr(stage_module.shutil, "rmtree", lambda *_, **__: None)  # the state stays, as after a kill
+    refine_masks(stage, stage.windows())
+    monkeypatch.undo()
+    other = stage_of(copy, confidence=0.6)
+    refine_masks(other, other.windows())
+    resumed = published(other)
+    fresh = stage_of(copy, confidence=0.6)
+    shutil.rmtree(fresh.state, ignore_errors=True)
+    refine_masks(fresh, fresh.windows())
+    assert np.array_equal(resumed, published(fresh))
+
+
+def test_folds_keep_patches_together_and_no_learner_is_asked_of_its_own_windows(copy, monkeypatch):
+    stage = stage_of(copy, folds=2)
+    windows = stage.windows()
+    indexes = windows.indexes("train")
+    fold = folds_of(windows, indexes, 2)
+    patches = windows.table["patch"].to_numpy()[indexes]
+    assert {*fold} == {0, 1}
+    assert all(len({*fold[patches == patch]}) == 1 for patch in {*patches})
+    fitted, asked = {}, []
+
+    def learner(windows, given, masks, params, seed, real=stage_module._learner):
+        made = real(windows, given, masks, params, seed)
+        fitted[id(made)] = {*given.tolist()}
+        return made
+
+    def ask(learners, windows, given, params, real=stage_module.asked):
+        asked.extend(({*given.tolist()}, fitted[id(one)]) for one in learners if {*given} <= {*indexes})
+        return real(learners, windows, given, params)
+
+    monkeypatch.setattr(stage_module, "_learner", learner)
+    monkeypatch.setattr(stage_module, "asked", ask)
+    masks = {split: np.asarray(open_masks(stage.folder_of("make_masks") / "masks", split, windows))
+             for split in ("train", "validation")}  # fmt: skip
+    one_round(windows, masks, stage.params.refine, 0)
+    assert len(asked) == 2
+    assert all(not (given & known) for given, known in asked)
+
+
+def test_a_start_without_cams_draws_evenly_among_the_classes_of_the_image_label(copy):
+    stage = stage_of(copy, start="image_labels", confidence=0.0)
+    windows = stage.windows()
+    found = at_random(windows, "train", 0)
+    for mask, label in zip(found, windows.image_labels[windows.indexes("train")], strict=True):
+        allowed = [0, *(np.flatnonzero(label) + 1)]
+        assert {*np.unique(mask)} == {*allowed}
+        assert np.bincount(mask.ravel()).max() < 1.5 * mask.size / len(allowed)
+    assert np.array_equal(found, at_random(windows, "train", 0))
+    assert not np.array_equal(found, at_random(windows, "train", 1))
+    assert refine_masks(stage, windows)["rounds"] >= 1
+
+
+def about(*agreements: float) -> list[dict[str, float]]:
+    return [{"agreement": value, "kept": 1.0, "changed": 0.0} for value in agreements]
+
+
+def test_rounds_end_where_they_drift_or_settle():
+    assert not stops(about())
+    assert not stops(about(0.9))
+    assert not stops(about(0.9, 0.95))
+    assert stops(about(0.9, 0.95, 0.9995))  # settled: this round is published
+    assert best_round(about(0.9, 0.95, 0.9995)) == 3
+    assert drifts(about(0.9, 0.95, 0.94))  # they move away again: the round before it is published
+    assert best_round(about(0.9, 0.95, 0.94)) == 2
+    assert best_round(about()) == 0
+
+
+def test_learners_learn_what_series_tell(copy):
+    """Pixels of the training windows, taught by their truth, are told apart better than by the commonest class."""
+    windows = Windows.open(copy / "out/tiny/prepare/windows")
+    indexes = windows.indexes("train")
+    truth = np.asarray(windows.masks("train"))
+    known = truth != 255
+    commonest = np.bincount(truth[known]).max() / known.sum()
+    for learner in (linear(windows, 0), trees(windows, 0, 10, 7)):
+        maps = learner.fit(indexes, truth, 2000).maps(indexes)
+        assert maps.dtype == np.uint8
+        assert (maps == truth)[known].mean() > commonest + 0.05
+        total = np.concatenate([found for _, found in learner.probabilities(indexes)]).sum(axis=-1)
+        np.testing.assert_allclose(total, 1, atol=1e-5)
+    with pytest.raises(TrainingError, match=r"no pixel of the masks is labelled: lower masks\.threshold"):
+        linear(windows, 0).fit(indexes, np.full_like(truth, 255), 100)
+
+
+def test_masks_of_other_windows_are_refused(copy):
+    stage = stage_of(copy)
+    card = stage.folder_of("make_masks") / "masks" / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "windows": "0" * 32}))
+    with pytest.raises(DataError, match="was made from other windows"):
+        refine_masks(stage, stage.windows())
+
+
+@pytest.mark.slow
+def test_segmenter_and_refined_masks_do_not_depend_on_training_masks(pipeline, tmp_path):
+    shutil.copytree(pipeline / "out", tmp_path / "out")
+    shutil.copy(pipeline / "params.yaml", tmp_path)
+    file = tmp_path / "out/tiny/prepare/windows/masks_train.npy"
+    truth = np.load(file)
+    np.save(file, np.random.default_rng(0).integers(0, 4, truth.shape, dtype=np.uint8))
+    kept = ("refine_masks/masks/masks_train.npy", "train_segmenter/model/segmenter.safetensors")
+    for stage in ("make_masks", "refine_masks", "train_segmenter"):
+        shutil.rmtree(tmp_path / "out/tiny" / stage)
+        tiny.run(stage, tmp_path)
+    for name in kept:
+        assert (tmp_path / "out/tiny" / name).read_bytes() == (pipeline / "out/tiny" / name).read_bytes(), name
+    scores = [json.loads((root / "out/tiny/refine_masks/metrics.json").read_text())["train"]["miou"]
+              for root in (pipeline, tmp_path)]  # fmt: skip
+    assert scores[0] != scores[1]  # the report does read the (corrupted) truth

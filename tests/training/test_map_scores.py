@@ -1,0 +1,104 @@
+"""Scores near borders, away from them and of the borders: a slow oracle, then laws, then what is warned of."""
+
+import numpy as np
+import pytest
+
+from cluemap.training.map_scores import BAND, BORDER, MapCounts, border, map_counts, named_map_scores, warnings_of
+from cluemap.training.metrics import Ids
+
+N, H, W, K = 2, 13, 11, 3
+NAMES = ["background", "wheat", "rape", "maize"]
+
+
+def blocks(seed: int) -> np.ndarray:
+    """uint8 n h w: fields of some pixels a side, some void."""
+    draw = np.random.default_rng(seed)
+    fields = draw.integers(0, K + 1, (N, 3, 3)).repeat(5, axis=1).repeat(4, axis=2)[:, :H, :W]
+    fields[draw.uniform(size=fields.shape) < 0.08] = 255
+    return fields.astype(np.uint8)
+
+
+def slow_border(labels: np.ndarray, distance: int) -> np.ndarray:
+    out = np.zeros(labels.shape, bool)
+    for n, y, x in np.ndindex(labels.shape):
+        if labels[n, y, x] == 255:
+            continue
+        near = labels[n, max(0, y - distance) : y + distance + 1, max(0, x - distance) : x + distance + 1]
+        out[n, y, x] = any(other not in (255, labels[n, y, x]) for other in near.ravel())
+    return out
+
+
+@pytest.mark.parametrize("distance", [1, 2, 3])
+def test_border(distance):
+    np.testing.assert_array_equal(border(blocks(1), distance), slow_border(blocks(1), distance))
+
+
+def test_a_constant_map_has_no_border_not_even_at_void_or_at_the_edge():
+    labels = np.full((1, 7, 7), 2, np.uint8)
+    labels[0, 3, 3] = 255
+    assert not border(labels, 2).any()
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_counts(background):
+    truth, found, ids = blocks(1), blocks(2), Ids(K, background)
+    if not background:
+        truth, found = (np.where(x == 0, 1, x).astype(np.uint8) for x in (truth, found))
+    counts = map_counts(truth, found, ids)
+    near, mine, true = slow_border(truth, BORDER), slow_border(found, BAND), slow_border(truth, BAND)
+    for row, label in enumerate(range(ids.first, K + 1)):
+        here = truth == label
+        assert counts.confusion[row].sum() == here.sum()
+        assert counts.border[row].sum() == (here & near).sum()
+        in_truth = here & true
+        in_map = (found == label) & mine & (truth != 255)
+        assert counts.boundary[0, row] == (in_truth & in_map).sum()
+        assert counts.boundary[1, row] == (in_truth | in_map).sum()
+
+
+def test_counts_add_up_and_a_perfect_map_has_perfect_borders():
+    truth, ids = blocks(1), Ids(K, True)
+    parts = [map_counts(truth[n : n + 1], truth[n : n + 1], ids) for n in range(N)]
+    together = MapCounts.none(ids) + parts[0] + parts[1]
+    assert all(np.array_equal(a, b) for a, b in zip(together, map_counts(truth, truth, ids), strict=True))
+    found = named_map_scores(together, NAMES)
+    assert found["boundary_iou"] == found["border_miou"] == found["interior_miou"] == found["miou"] == 1.0
+
+
+def test_a_wrong_pixel_at_a_border_costs_the_border_alone():
+    truth = np.zeros((1, 12, 12), np.uint8)
+    truth[:, :, 6:] = 1
+    found = truth.copy()
+    found[:, :, 6] = 0  # the border is one pixel off
+    scores = named_map_scores(map_counts(truth, found, Ids(1, True)), NAMES[:2])
+    assert scores["interior_miou"] == 1.0
+    assert scores["border_miou"] < 0.8
+    assert scores["boundary_iou"] == pytest.approx(1 / 3)  # bands of two columns that share one
+
+
+def scored(truth: np.ndarray, found: np.ndarray) -> dict:
+    return named_map_scores(map_counts(truth, found, Ids(K, True)), NAMES)
+
+
+def test_a_class_that_is_not_there_is_listed_and_not_counted_as_zero():
+    truth, found = np.ones((1, 6, 6), np.uint8), np.ones((1, 6, 6), np.uint8)
+    found[0, 0] = 3
+    scores = scored(truth, found)
+    assert scores["absent_but_predicted"] == {"maize": 6}
+    assert scores["miou"] == pytest.approx(5 / 6)  # wheat alone: it lost the six pixels
+    assert scores["support"] == {"background": 0, "wheat": 36, "rape": 0, "maize": 0}
+    assert scores["balanced_accuracy"] == pytest.approx(5 / 6)
+
+
+def test_warnings_name_what_is_wrong():
+    truth = np.ones((1, 6, 6), np.uint8)
+    found = truth.copy()
+    found[0, 0] = 3
+    test = {"weak": scored(truth, truth), "full": scored(truth, found)}
+    texts = warnings_of(test, 1.2, windows=3)
+    assert any("120.0%" in text and "reference" in text for text in texts)
+    assert any("no pixel of background, rape, maize" in text for text in texts)
+    assert any("maize" in text and "not there" in text for text in texts)
+    assert any("3 windows" in text for text in texts)
+    good = {"weak": scored(blocks(1), blocks(1)), "full": scored(blocks(1), blocks(1))}
+    assert warnings_of(good, 0.97, windows=100) == []
