@@ -156,18 +156,18 @@ def test_a_start_without_cams_draws_evenly_among_the_classes_of_the_image_label(
     assert refine_masks(stage, windows)["rounds"] >= 1
 
 
-def about(*agreements: float) -> list[dict[str, float]]:
-    return [{"agreement": value, "kept": 1.0, "changed": 0.0} for value in agreements]
+def about(*changed: float) -> list[dict[str, float]]:
+    return [{"agreement": 1.0, "kept": 1.0, "changed": value} for value in changed]
 
 
 def test_rounds_end_where_they_drift_or_settle():
     assert not stops(about())
-    assert not stops(about(0.9))
-    assert not stops(about(0.9, 0.95))
-    assert stops(about(0.9, 0.95, 0.9995))  # settled: this round is published
-    assert best_round(about(0.9, 0.95, 0.9995)) == 3
-    assert drifts(about(0.9, 0.95, 0.94))  # they move away again: the round before it is published
-    assert best_round(about(0.9, 0.95, 0.94)) == 2
+    assert not stops(about(0.3))
+    assert not stops(about(0.3, 0.1))
+    assert stops(about(0.3, 0.1, 0.004))  # settled: this round is published
+    assert best_round(about(0.3, 0.1, 0.004)) == 3
+    assert drifts(about(0.3, 0.1, 0.2))  # they move away again: the round before it is published
+    assert best_round(about(0.3, 0.1, 0.2)) == 2
     assert best_round(about()) == 0
 
 

@@ -28,7 +28,7 @@ from cluemap.training.pixel_learners import PixelLearner, linear, trees
 
 Masks = dict[str, NDArray[np.uint8]]  # split -> n h w
 TREES = {"rounds": 25, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart
-SETTLED = 0.999  # agreement with the round before from which another round changes nothing that matters
+SETTLED = 0.005  # share of pixels that a round changed, from which on another one changes nothing that matters
 
 
 def refine_masks(stage: Stage, windows: Windows) -> dict[str, Any]:
@@ -128,13 +128,13 @@ def course_of(found: NDArray[np.uint8], before: NDArray[np.uint8]) -> dict[str, 
 
 
 def drifts(course: list[dict[str, float]]) -> bool:
-    """Whether the last round agreed less with the one before it than that one did: the rounds move away again."""
-    return len(course) > 1 and course[-1]["agreement"] < course[-2]["agreement"]
+    """Whether the last round changed more pixels than the one before it did: the rounds move away again."""
+    return len(course) > 1 and course[-1]["changed"] > course[-2]["changed"]
 
 
 def stops(course: list[dict[str, float]]) -> bool:
     """Whether no further round is made: they drift, or have settled."""
-    return bool(course) and (drifts(course) or course[-1]["agreement"] >= SETTLED)
+    return bool(course) and (drifts(course) or course[-1]["changed"] <= SETTLED)
 
 
 def best_round(course: list[dict[str, float]]) -> int:
