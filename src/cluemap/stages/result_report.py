@@ -1,6 +1,5 @@
 """The report of a result: what `evaluate` found, with its pictures, params and lineage, on one page to mail."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +57,6 @@ def lineage(stage: Stage, upstream: tuple[str, ...]) -> dict[str, Any]:
     runs = {name: stage.run_of(name) or "not in the store" for name in upstream}
     tags: dict[str, Any] = dict(stage.tags(upstream))
     return {"runs": runs, **dict(sorted(tags.items()))}
-
-
-def name_of_row() -> dict[str, str]:
-    """The name that a DVC experiment was given, or found, as the name of its row; else rows keep the stage's name."""
-    name = os.environ.get("DVC_EXP_NAME")
-    return {"mlflow.runName": name} if name else {}
 
 
 def story(stage: Stage, metrics: dict[str, Any], upstream: tuple[str, ...]) -> str:

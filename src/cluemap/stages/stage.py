@@ -22,6 +22,7 @@ from cluemap.stages.costs import cost
 from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
 from cluemap.tracking.lineage import PATCH
 from cluemap.tracking.provenance import changes, command, hashes_of, path_hash, provenance
+from cluemap.tracking.row_names import row_name
 from cluemap.training.task import Data, Settings, Task, Trained
 from cluemap.training.trainer import Trainer
 
@@ -64,12 +65,13 @@ class Stage:
         self, upstream: tuple[str, ...] = (), experiment: str = "training", resume: RunRef | None = None
     ) -> Iterator[Run | NoRun]:
         """Open this execution's tracked run (rank 0; the others get one that keeps nothing)."""
+        named = {"mlflow.runName": row_name(self.params)} if experiment == "results" else {}
         with open_run(
             experiment=f"{self.params.dataset}/{experiment}",
             name=self.name,
             params=self.params.flat(),
             journal=self.state / "journal.jsonl",
-            tags=self.tags(upstream),
+            tags={**self.tags(upstream), **named},
             upstream={stage: self.run_of(stage) for stage in upstream},
             resume=resume,
             rank=self.ranks.rank,

@@ -125,7 +125,8 @@ class Store:
             if found:
                 return found[0].info.run_id
             tags = {**_texts(tags, 8000), KEY_TAG: key}
-            return self.client.create_run(folder, start_time=time, tags=tags, run_name=name).info.run_id
+            shown = tags.setdefault("mlflow.runName", name)
+            return self.client.create_run(folder, start_time=time, tags=tags, run_name=shown).info.run_id
 
     def has(self, run_id: str) -> bool:
         try:
