@@ -39,7 +39,7 @@ def report(stage: Stage, windows: Windows, metrics: dict[str, Any], lineage: dic
         {"title": "Scores", "parts": [_masks(metrics), _test(metrics), *_pictures(stage.folder, ("class_scores",))]},
         {"title": "Windows", "parts": _pictures(stage.folder, ("validation_windows",))},
         {"title": "Confusion", "parts": _pictures(stage.folder, ("confusion_weak", "confusion_full"))},
-        {"title": "How it came about", "parts": [*_earlier(stage)]},
+        {"title": "Provenance of the result", "parts": [*_earlier(stage)]},
         {"title": "Params", "parts": [{"kind": "values", "values": params.model_dump(mode="json")}]},
         {"title": "Lineage", "parts": [{"kind": "values", "values": lineage}]},
     ]

@@ -241,8 +241,8 @@ class Store:
 
 def _record(run: Any, experiment: str) -> RunRecord:
     data, info = run.data, run.info
-    places_of = (data.params, data.tags, data.metrics, info.artifact_uri or "")
-    return RunRecord(info.run_id, experiment, info.run_name or "", info.status, *places_of)
+    places = (data.params, data.tags, data.metrics, info.artifact_uri or "")
+    return RunRecord(info.run_id, experiment, info.run_name or "", info.status, *places)
 
 
 def _texts(values: dict[str, Any], longest: int) -> dict[str, str]:
