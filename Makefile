@@ -8,9 +8,9 @@ BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick lint data bench clean
+.PHONY: demo test quick lint lock scm data bench clean
 
-demo: .venv/ready data
+demo: .venv/ready scm data
 	dvc repro
 	@python src/where.py --dataset demo
 
@@ -21,7 +21,16 @@ quick: .venv/ready
 	python -m pytest -m "not slow"
 
 lint: .venv/ready
-	ruff check . && ruff format --check . && mypy
+	ruff check . && ruff format --check . && mypy && python .ci/lock.py check
+
+# requirements.lock from pyproject.toml. Versions that still fit are kept; `make lock UPGRADE=1` takes the newest.
+lock: .venv/ready
+	python .ci/lock.py write $(if $(UPGRADE),--upgrade)
+
+# A folder without git (a downloaded zip): DVC is told so; `dvc exp` and `dvc metrics diff` need `git init` first.
+scm: .venv/ready
+	@if [ -e .git ]; then ! grep -qs no_scm .dvc/config.local || dvc config --local --unset core.no_scm; \
+	  else grep -qs no_scm .dvc/config.local || dvc config --local core.no_scm true; fi
 
 data: .venv/ready
 	python src/make_data.py

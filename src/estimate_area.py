@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError
-from cluemap.statistics.area_report import AreaOrder, estimate_areas, told, write_report
+from cluemap.statistics.area_report import AreaOrder, describe, estimate_areas, write_report
 
 
 def parse() -> AreaOrder:
@@ -43,7 +43,7 @@ def main() -> int:
     except CluemapError as error:
         print(f"estimate_area: error: {error}", file=sys.stderr)
         return 2
-    print(told(report))
+    print(describe(report))
     print(f"estimate_area: {', '.join(file.name for file in files)} -> {files[0].parent}")
     return 0
 

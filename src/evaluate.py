@@ -6,7 +6,7 @@ import sys
 from cluemap.files import write_json
 from cluemap.paths import STAGES
 from cluemap.stages.evaluate import HEADLINE, evaluate, headline
-from cluemap.stages.result_report import lineage, name_of_row, report, story
+from cluemap.stages.result_report import lineage, report, story
 from cluemap.stages.stage import Stage, run_stage
 from cluemap.stages.stage_figures import draw_results
 
@@ -20,7 +20,7 @@ def work(stage: Stage) -> None:
         metrics, confusions = evaluate(stage, windows)
         draw_results(stage, windows, metrics, confusions)
         run.artifact(report(stage, windows, metrics, lineage(stage, UPSTREAM)))
-        run.tags({"mlflow.note.content": story(stage, metrics, UPSTREAM), **name_of_row()})
+        run.tags({"mlflow.note.content": story(stage, metrics, UPSTREAM)})
         write_json(stage.folder / HEADLINE, headline(metrics))
         made = f"test mIoU {metrics['test_miou']:.3f}, {metrics['ratio']:.1%} of full supervision"
         for warning in metrics["warnings"]:

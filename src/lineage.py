@@ -7,7 +7,7 @@ from pathlib import Path
 from cluemap.errors import CluemapError, DataError
 from cluemap.experiments.run_recovery import check_out
 from cluemap.tracking import made_by, open_store
-from cluemap.tracking.lineage import Finding, told, trace, verify
+from cluemap.tracking.lineage import Finding, describe, trace, verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
             _show(found)
         else:
             found = []
-            print(told(lineage))
+            print(describe(lineage))
     except CluemapError as error:
         print(f"lineage: error: {error}", file=sys.stderr)
         return 2
@@ -46,7 +46,7 @@ def _run_of(name: str) -> str:
 
 def _show(found: list[Finding]) -> None:
     for one in found:
-        print(f"{one.state:8} {one.name}" + (f"   {one.told}" if one.told else ""))
+        print(f"{one.state:8} {one.name}" + (f"   {one.detail}" if one.detail else ""))
     bad = sum(not one.good for one in found)
     print(f"{bad} of {len(found)} differ" if bad else f"all {len(found)} are the same")
 

@@ -1,7 +1,7 @@
 """Map a scene: a trained segmenter and a time series in, a crop map for QGIS out, with tables and a preview.
 
 The scene is a folder with a scene.yaml (docs/data/scene.md), or PASTIS or Germany with --patch. A prediction
-that was killed goes on when the same command is given again.
+that was killed continues when the same command is given again.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> int:
         print(f"predict: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("predict: stopped; the same command goes on with the tiles that are left", file=sys.stderr)
+        print("predict: stopped; the same command continues with the tiles that are left", file=sys.stderr)
         return 130
     print(f"predict: {', '.join(file.name for file in files)} -> {order.out.parent}")
     return 0

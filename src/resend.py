@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError
-from cluemap.tracking.pending_runs import resend, waiting
-from cluemap.tracking.store.moved_store import mend_moved_store
+from cluemap.tracking.pending_runs import pending_journals, resend
+from cluemap.tracking.store.moved_store import repair_moved_store
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,9 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.mend_moved:
-            former, changed = mend_moved_store()
+            former, changed = repair_moved_store()
             print(f"{changed} entries pointed at {', '.join(sorted(former))}" if former else "Nothing was moved")
-        journals = options.journals or waiting()
+        journals = options.journals or pending_journals()
         for path in journals:
             print(f"{path.name}: sent as run {resend(path)}")
         print(f"{len(journals)} records sent" if journals else "No record waits to be sent")

@@ -1,6 +1,6 @@
 """Search the params named in `tune` of params.yaml: trials of the same stages as `dvc repro`, in folders of their own.
 
-`--trials 50` means 50 finished in the study: typing the same command again goes on. Ctrl-C saves what runs.
+`--trials 50` means 50 finished in the study: typing the same command again continues it. Ctrl-C saves what runs.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sampler", choices=["tpe", "gp", "random"], default="tpe", help="gp prunes nothing (tpe)")
     parser.add_argument("--pruner", choices=["hyperband", "none"], default="hyperband", help="(hyperband)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler (0)")
-    parser.add_argument("--study", default="study", help="name; another one starts anew (study)")
+    parser.add_argument("--study", default="study", help="name; another name starts another study (default: study)")
     parser.add_argument("--storage", help="e.g. postgresql+psycopg://..., for many machines (default: a SQLite file)")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml")
     parser.add_argument(

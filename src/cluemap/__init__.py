@@ -4,4 +4,5 @@ import os
 
 from cluemap.runtime import threads
 
+__version__ = "0.1.0"  # the only place; pyproject.toml reads it here
 threads.settle(os.environ)  # here, since OpenMP reads it when torch is loaded

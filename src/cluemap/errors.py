@@ -18,7 +18,7 @@ class CheckpointError(CluemapError):
 
 
 class TrainingError(CluemapError):
-    """Training cannot go on (a loss that is not finite, a lost rank)."""
+    """Training cannot continue (a loss that is not finite, a lost rank)."""
 
 
 class NotFinite(TrainingError):
@@ -30,4 +30,4 @@ class TrackingError(CluemapError):
 
 
 class Interrupted(CluemapError):
-    """SIGTERM or Ctrl-C: the step was finished and the state saved; run the same command again to go on."""
+    """SIGTERM or Ctrl-C: the step was finished and the state saved; run the same command again to continue."""

@@ -19,5 +19,5 @@ def stage_folder(dataset: str, stage: str, out: Path = OUT) -> Path:
 
 
 def state_folder(dataset: str, stage: str, out: Path = OUT) -> Path:
-    """Where an unfinished run keeps what it needs to go on; outside the stage's output, which DVC empties."""
+    """Where an unfinished run keeps what it needs to continue; outside the stage's output, which DVC empties."""
     return Path(out) / dataset / ".state" / stage

@@ -21,7 +21,7 @@ from cluemap.data.batches import batch_indexes
 from cluemap.errors import TrainingError
 from cluemap.model.storage import checkpoints
 from cluemap.runtime.distributed import Ranks, torchrun_command, wanted_processes
-from cluemap.training.training_state import Keeper
+from cluemap.training.training_state import TrainingState
 
 MODEL = Path("out/tiny/train_classifier/model/classifier.safetensors")
 STATE = Path("out/tiny/.state/train_classifier")
@@ -125,10 +125,10 @@ def test_clues_that_differ_between_ranks_stop_the_training():
         def alike(self, tensors):
             return False
 
-    keeper = Keeper.__new__(Keeper)
-    keeper.ranks, keeper.task = Differing(0, 2, torch.device("cpu")), SimpleNamespace(state=dict)
+    state = TrainingState.__new__(TrainingState)
+    state.ranks, state.task = Differing(0, 2, torch.device("cpu")), SimpleNamespace(state=dict)
     with pytest.raises(TrainingError, match="step 7: the clues differ"):
-        keeper.check_alike(7)
+        state.check_alike(7)
 
 
 @pytest.mark.slow

@@ -201,4 +201,4 @@ def test_no_version_no_alias(root):
     registry = Registry(open_store())
     assert registry.versions(NAME) == []
     with pytest.raises(TrackingError, match="has no version 1"):
-        registry.give(NAME, "champion", 1)
+        registry.set_alias(NAME, "champion", 1)

@@ -34,7 +34,7 @@ from cluemap.files import read_json
 from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run, open_store
 from cluemap.tracking.journal import Journal
 from cluemap.tracking.metric_names import flat
-from cluemap.tracking.process_owner import sweep, this_process
+from cluemap.tracking.process_owner import end_dead_runs, this_process
 
 __all__ = ["database", "root"]  # fixtures
 
@@ -145,7 +145,7 @@ def test_a_damaged_store_costs_no_run(root, caplog, damage):
         train(run, 0, 3)
     assert time.monotonic() - begin < 5.0
     assert damage in caplog.text
-    assert len(list((root / "mlruns" / "unsent").glob("*.jsonl"))) == 1
+    assert len(list((root / "mlruns" / "pending").glob("*.jsonl"))) == 1
 
 
 def test_a_database_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_dead_store_loses_nothing(root, monkeypatch, caplog, held_by_dvc):
     card = read_json(outputs / "run.json")
     assert card["run_id"] == (None if held_by_dvc else found.id)
     assert store.find(card["key"]).id == found.id
-    assert not list((root / "mlruns" / "unsent").iterdir())
+    assert not list((root / "mlruns" / "pending").iterdir())
 
 
 def test_a_store_that_comes_back_gets_all(root, monkeypatch):
@@ -270,7 +270,7 @@ def test_a_store_that_comes_back_gets_all(root, monkeypatch):
         train(run, 3, 5)
         assert run.flush()
     assert open_store().history(run.id, "loss/total") == curve(5)
-    assert not (root / "mlruns" / "unsent").exists()
+    assert not (root / "mlruns" / "pending").exists()
 
 
 def test_the_same_numbers_are_in_metrics_json_and_in_the_store(root):
@@ -309,7 +309,7 @@ def test_a_dead_process_s_run_is_swept_and_a_living_one_s_is_not(root):
         name: store.create(EXPERIMENT, name, name, 1, {"host": mine["host"], "process": json.dumps(owner)})
         for name, owner in owners.items()
     }
-    assert sweep(store) == [runs["reused"]]
+    assert end_dead_runs(store) == [runs["reused"]]
     child.kill()
     child.wait()
     with opened(root):
@@ -401,7 +401,7 @@ def test_a_trials_stage_keeps_its_journal_and_opens_no_run(tmp_path, monkeypatch
         assert [point["step"] for point in run.points()] == list(range(5))
         run.result(tmp_path / "stage", {"miou": 0.5})
     assert not (tmp_path / "mlflow.db").exists()
-    assert not list(tmp_path.glob("mlruns/unsent/*"))
+    assert not list(tmp_path.glob("mlruns/pending/*"))
     assert not journal_of(tmp_path).exists()
     cut(tmp_path, KeyboardInterrupt(), steps=3)
     assert journal_of(tmp_path).exists()  # whoever started it reads on

@@ -8,7 +8,7 @@ from cluemap.data.batches import stream
 from cluemap.data.windows import Windows
 from cluemap.errors import DataError
 from cluemap.training import device_windows as module
-from cluemap.training.device_windows import Resident, resident, size_in_bytes
+from cluemap.training.device_windows import DeviceWindows, size_in_bytes, windows_on_device
 
 FIELDS = ("images", "day", "valid", "image_labels", "index", "mask")
 
@@ -26,7 +26,7 @@ def test_the_same_batches_as_from_the_files(windows, monkeypatch, with_masks, to
     train = windows.indexes("train")[::-1][:11]  # any order, not all
     masks = windows.masks("train") if with_masks else None
     order = [train[[7, 2, 3]], train[[0]], train[[10, 10, 1]], train[[]]]
-    held = Resident(windows, train, "cpu")
+    held = DeviceWindows(windows, train, "cpu")
     for found, wanted in zip(held.stream(order, masks), stream(windows, order, masks=masks), strict=True):
         for name in FIELDS:
             one, other = getattr(found, name), getattr(wanted, name)
@@ -38,7 +38,7 @@ def test_the_same_batches_as_from_the_files(windows, monkeypatch, with_masks, to
 
 def test_a_window_that_is_not_there_is_refused(windows):
     train = windows.indexes("train")
-    held = Resident(windows, train[:4], "cpu")
+    held = DeviceWindows(windows, train[:4], "cpu")
     with pytest.raises(ValueError, match=f"window {train[5]} does not lie on cpu"):
         next(held.stream([train[[1, 5]]]))
 
@@ -46,17 +46,17 @@ def test_a_window_that_is_not_there_is_refused(windows):
 def test_masks_of_another_split_are_refused(windows):
     train = windows.indexes("train")
     with pytest.raises(DataError, match="masks for 5 windows, not for the 13 train windows"):
-        next(Resident(windows, train, "cpu").stream([train[:2]], windows.masks("validation")))
+        next(DeviceWindows(windows, train, "cpu").stream([train[:2]], windows.masks("validation")))
 
 
 def test_only_a_gpu_with_room_holds_the_windows(windows, monkeypatch):
     train = windows.indexes("train")
     wanted = size_in_bytes(windows, train)
     assert wanted == sum(windows.series(int(index))[0].nbytes for index in train)
-    assert resident(windows, train, torch.device("cpu")) is None
+    assert windows_on_device(windows, train, torch.device("cpu")) is None
     free = {"bytes": 2 * wanted - 1}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free["bytes"], 10 * wanted))
-    monkeypatch.setattr(module, "Resident", lambda *given: given)
-    assert resident(windows, train, torch.device("cuda")) is None
+    monkeypatch.setattr(module, "DeviceWindows", lambda *given: given)
+    assert windows_on_device(windows, train, torch.device("cuda")) is None
     free["bytes"] = 2 * wanted
-    assert resident(windows, train, torch.device("cuda")) == (windows, train, torch.device("cuda"))
+    assert windows_on_device(windows, train, torch.device("cuda")) == (windows, train, torch.device("cuda"))

@@ -21,7 +21,7 @@ from cluemap.runtime.stop_signals import Stop
 from cluemap.training.classifier_task import ClassifierTask, new_classifier
 from cluemap.training.task import Data, Settings, Trained
 from cluemap.training.trainer import Trainer, learning_rate
-from cluemap.training.training_state import Keeper
+from cluemap.training.training_state import TrainingState
 from cluemap.training.weight_averaging import WeightAverage
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -268,19 +268,18 @@ def test_a_score_that_is_not_a_number_chooses_nothing(windows, params, tmp_path)
     task = ClassifierTask(network, clues, windows, params, ALONE)
     task.select = "mean_average_precision"
     settings = settings_of(params)
-    keeper = Keeper(
-        tmp_path, task, torch.optim.AdamW(network.parameters()), WeightAverage(network, 0.0), settings, ALONE
-    )
-    keeper.scored(None, 3)
-    keeper.scored(float("nan"), 5)
+    optimiser, average = torch.optim.AdamW(network.parameters()), WeightAverage(network, 0.0)
+    state = TrainingState(tmp_path, task, optimiser, average, settings, ALONE)
+    state.scored(None, 3)
+    state.scored(float("nan"), 5)
     with pytest.raises(TrainingError, match="mean_average_precision was never a number"):
-        keeper.chosen()
-    keeper.scored(0.25, 7)
+        state.chosen()
+    state.scored(0.25, 7)
     kept = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.no_grad():
         network.positions.add_(1.0)
-    keeper.scored(0.2, 9)
-    keeper.scored(float("nan"), 11)
-    chosen = keeper.chosen()
+    state.scored(0.2, 9)
+    state.scored(float("nan"), 11)
+    chosen = state.chosen()
     assert (chosen.step, chosen.score) == (7, 0.25)
     torch.testing.assert_close(chosen["network/positions"], kept["positions"], rtol=0, atol=0)

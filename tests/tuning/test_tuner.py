@@ -201,7 +201,7 @@ def sigterm_at(folder, word):
 def test_sigterm_saves_and_queues_what_runs(tunes):
     found = tunes({"pace": 0.1})
     threading.Thread(target=sigterm_at, args=(found.folder, "report3")).start()
-    with pytest.raises(Interrupted, match="stopped by SIGTERM: the same command goes on"):
+    with pytest.raises(Interrupted, match="stopped by SIGTERM: the same command continues"):
         found.run(2)
     assert found.states["RUNNING"] == 0
     assert found.states["WAITING"] >= 1

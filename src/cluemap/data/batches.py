@@ -124,7 +124,7 @@ def batch_indexes(count: int, batch: int, step: int, seed: int, rank: int = 0, w
     """Positions 0..count-1 of this rank's windows in global batch `step`; depends on nothing but its arguments.
 
     Shuffled epochs lie end to end in one endless row; batch s takes places s*batch .. (s+1)*batch - 1 of it, and rank
-    r every world-th of those from the r-th on. So a resumed run goes on where it stopped, and the ranks' shares are
+    r every world-th of those from the r-th on. So a resumed run continues where it stopped, and the ranks' shares are
     together the batch of a single process.
     """
     places = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)[rank::world]

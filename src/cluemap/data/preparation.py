@@ -37,7 +37,7 @@ def prepare(
     """Write the common form of `reader`'s patches to `folder`, whole or not at all; returns the stage's metrics.
 
     `workers`: how many threads read and cut patches (default: one a core). The result does not depend on it.
-    `state`: the folder where unfinished work is kept, for the next call to go on with (default: nothing is kept).
+    `state`: the folder where unfinished work is kept, for the next call to continue (default: nothing is kept).
 
     Raises:
         DataError: bad raw data, two windows of one name, a split without windows, or no room on the disk.

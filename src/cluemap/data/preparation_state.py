@@ -1,4 +1,4 @@
-"""Unfinished work of stage prepare: where it lies, how far it came, and whether one may go on with it.
+"""Unfinished work of stage prepare: where it lies, how far it came, and whether it may be continued.
 
 `state`/partial holds windows/ (the growing arrays), rows.npy (the table so far, JSON lines as bytes) and progress.json,
 replaced as a whole after the others are on disk: so it is never ahead of them, and what follows its lengths is cut off.
@@ -118,7 +118,7 @@ class Progress:
         differing = [name for name in {**now, **before} if now.get(name) != before.get(name)]
         if differing:
             raise DataError(f"changed since: {', '.join(differing)}")
-        log.info("prepare goes on: %d patches are done, they are looked through", record["patches"])
+        log.info("prepare continues: %d patches are done, they are checked", record["patches"])
         self._rows = GrowingArray.reopened(self.place / ROWS, _extent(record["rows"]))
         rows = [json.loads(line) for line in self._rows.content().splitlines()]
         files = {name: _extent(content) for name, content in record["files"].items()}

@@ -44,7 +44,7 @@ def moments(images: NDArray[np.int16]) -> NDArray[np.object_]:
 
 @dataclass(frozen=True)
 class Written:
-    """How far a Writer had come: all that another one needs to go on, beside the arrays."""
+    """How far a Writer had come: all that another one needs to continue, beside the arrays."""
 
     files: dict[str, Extent]
     shard: int
@@ -55,7 +55,7 @@ class Written:
 class Writer:
     """Takes windows one by one and leaves a prepared folder. Memory: the table's rows, and nothing of the images.
 
-    `before`: go on in a folder as far as it was written then; anything else in it is removed.
+    `before`: continue in a folder as far as it was written then; anything else in it is removed.
 
     Raises:
         DataError: a file of an unfinished folder is missing, cut short or damaged.

@@ -121,7 +121,7 @@ VARIANTS: dict[str, Variant] = {
 def ablate(
     dataset: str, folder: Path, prepared: Path, seeds: Sequence[int], variants: Sequence[str], jobs: int
 ) -> list[dict[str, Any]]:
-    """Run (or go on with) the variants for each seed, `jobs` at once; one row of numbers per line of the table.
+    """Run (or resume) the variants for each seed, `jobs` at once; one row of numbers per line of the table.
 
     Raises:
         StageFailed: see `run_all`.

@@ -88,7 +88,7 @@ def run_all(wanted: Sequence[tuple[Pipeline, Sequence[str]]], jobs: int = 1) -> 
 
     Raises:
         TrainingError: more jobs than GPUs.
-        StageFailed: a stage ended with an error; what is finished stays, so that the same call goes on.
+        StageFailed: a stage ended with an error; what is finished stays, so that the same call continues.
     """
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for share in shares(devices(), jobs):

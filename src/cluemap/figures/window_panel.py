@@ -20,7 +20,7 @@ from cluemap.figures.images import class_colour, class_name, clearest_date, true
 
 TILE, GAP, WORDS = 1.45, 0.14, 0.42  # inches: a window's side, space between two, room for words above each
 LEFT, TOP = 0.3, 0.72  # inches: margins of the sheet; the top one holds its title
-CAM_COLUMNS = 4  # clue CAMs side by side; a window with more classes goes on in a second line
+CAM_COLUMNS = 4  # clue CAMs side by side; a window with more classes uses a second line
 CAM_COLOURS = "magma"
 
 

@@ -1,4 +1,4 @@
-"""A map that is being made: raw arrays on disk, filled tile by tile, which a later process can go on with."""
+"""A map that is being made: raw arrays on disk, filled tile by tile, which a later process can continue."""
 
 import shutil
 from collections.abc import Iterator

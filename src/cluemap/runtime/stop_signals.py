@@ -1,4 +1,4 @@
-"""How a training is told to stop: at the end of a step, with its state saved."""
+"""How a training is stopped: at the end of a step, with its state saved."""
 
 import math
 import os

@@ -165,7 +165,7 @@ def _learner(
 
 
 def _keep(state: Path, number: int, found: Masks, about: dict[str, float], identity: dict[str, Any]) -> None:
-    """Put a finished round on disk, so that a try that is stopped goes on after it."""
+    """Put a finished round on disk, so that a stopped try continues after it."""
     for split, masks in found.items():
         with atomic(state / f"round_{number}_{split}.npy") as temporary, temporary.open("wb") as handle:
             np.save(handle, masks)

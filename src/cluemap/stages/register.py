@@ -53,14 +53,14 @@ def decide(registry: Registry, name: str, new: Version, rule: RegistryParams) ->
     """Give the new version its alias: the winner is the champion, the loser the challenger; says why."""
     champion = registry.holder(name, CHAMPION)
     if champion is None:
-        registry.give(name, CHAMPION, new.number)
+        registry.set_alias(name, CHAMPION, new.number)
         return "the first, so the champion"
     won, why = beats(new.tags, champion.tags, rule)
     if won:
-        registry.give(name, CHAMPION, new.number)
-        registry.give(name, CHALLENGER, champion.number)
+        registry.set_alias(name, CHAMPION, new.number)
+        registry.set_alias(name, CHALLENGER, champion.number)
         return f"the new champion: {why}"
-    registry.give(name, CHALLENGER, new.number)
+    registry.set_alias(name, CHALLENGER, new.number)
     return f"challenger of version {champion.number}: {why}"
 
 
@@ -84,11 +84,11 @@ def promote(dataset: str, version: int) -> str:
     """
     name, registry = model_name(dataset), Registry(open_store())
     before = registry.holder(name, CHAMPION)
-    registry.give(name, CHAMPION, version)
+    registry.set_alias(name, CHAMPION, version)
     if before and before.number != version:
-        registry.give(name, CHALLENGER, before.number)
+        registry.set_alias(name, CHALLENGER, before.number)
         if CHALLENGER in next(one.aliases for one in registry.versions(name) if one.number == version):
-            registry.take(name, CHALLENGER)
+            registry.remove_alias(name, CHALLENGER)
     return f"version {version} of {name} is the champion"
 
 

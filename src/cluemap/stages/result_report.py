@@ -1,6 +1,5 @@
 """The report of a result: what `evaluate` found, with its pictures, params and lineage, on one page to mail."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def report(stage: Stage, windows: Windows, metrics: dict[str, Any], lineage: dic
         {"title": "Scores", "parts": [_masks(metrics), _test(metrics), *_pictures(stage.folder, ("class_scores",))]},
         {"title": "Windows", "parts": _pictures(stage.folder, ("validation_windows",))},
         {"title": "Confusion", "parts": _pictures(stage.folder, ("confusion_weak", "confusion_full"))},
-        {"title": "How it came about", "parts": [*_earlier(stage)]},
+        {"title": "Provenance of the result", "parts": [*_earlier(stage)]},
         {"title": "Params", "parts": [{"kind": "values", "values": params.model_dump(mode="json")}]},
         {"title": "Lineage", "parts": [{"kind": "values", "values": lineage}]},
     ]
@@ -58,12 +57,6 @@ def lineage(stage: Stage, upstream: tuple[str, ...]) -> dict[str, Any]:
     runs = {name: stage.run_of(name) or "not in the store" for name in upstream}
     tags: dict[str, Any] = dict(stage.tags(upstream))
     return {"runs": runs, **dict(sorted(tags.items()))}
-
-
-def name_of_row() -> dict[str, str]:
-    """The name that a DVC experiment was given, or found, as the name of its row; else rows keep the stage's name."""
-    name = os.environ.get("DVC_EXP_NAME")
-    return {"mlflow.runName": name} if name else {}
 
 
 def story(stage: Stage, metrics: dict[str, Any], upstream: tuple[str, ...]) -> str:

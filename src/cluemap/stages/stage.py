@@ -1,4 +1,4 @@
-"""What every stage script shares: its arguments, its ranks, its run, its outputs, its manners when something fails."""
+"""What every stage script shares: its arguments, its ranks, its run, its outputs, its handling of errors."""
 
 import argparse
 import logging
@@ -22,10 +22,11 @@ from cluemap.stages.costs import cost
 from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
 from cluemap.tracking.lineage import PATCH
 from cluemap.tracking.provenance import changes, command, hashes_of, path_hash, provenance
+from cluemap.tracking.row_names import row_name
 from cluemap.training.task import Data, Settings, Task, Trained
 from cluemap.training.trainer import Trainer
 
-INTERRUPTED = "interrupted"  # file in the state folder: the last try was told to stop and saved its state
+INTERRUPTED = "interrupted"  # file in the state folder: the last try was stopped by a signal and saved its state
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,13 @@ class Stage:
         self, upstream: tuple[str, ...] = (), experiment: str = "training", resume: RunRef | None = None
     ) -> Iterator[Run | NoRun]:
         """Open this execution's tracked run (rank 0; the others get one that keeps nothing)."""
+        named = {"mlflow.runName": row_name(self.params)} if experiment == "results" else {}
         with open_run(
             experiment=f"{self.params.dataset}/{experiment}",
             name=self.name,
             params=self.params.flat(),
             journal=self.state / "journal.jsonl",
-            tags=self.tags(upstream),
+            tags={**self.tags(upstream), **named},
             upstream={stage: self.run_of(stage) for stage in upstream},
             resume=resume,
             rank=self.ranks.rank,
@@ -78,7 +80,7 @@ class Stage:
             yield run
 
     def _keep_changes(self, run: Run | NoRun) -> None:
-        """Keep what the code differs from its commit in: without it a run of a dirty tree cannot be had again."""
+        """Keep what the code differs from its commit in: without it a run of a dirty tree cannot be reproduced."""
         if self.ranks.first and (patch := changes()):
             file = self.state / Path(PATCH).name
             file.write_text(patch, encoding="utf-8")
@@ -94,7 +96,7 @@ class Stage:
         upstream: tuple[str, ...],
         extra: dict[str, Any] | None = None,
     ) -> Iterator[tuple[Run | NoRun, Trained]]:
-        """Train `task` to its end (or go on with an interrupted training) and give its run and the chosen weights.
+        """Train `task` to its end (or resume an interrupted training) and give its run and the chosen weights.
 
         What must be the same for a training to be resumed: the params in `blocks`, the seed, the data's digest and
         `extra`. The saved state is removed when the caller has published the outputs.
@@ -103,7 +105,7 @@ class Stage:
         identity = {**identity_of(params, blocks), "data": data.windows.card.digest, **(extra or {})}
         found = checkpoints.load_last(self.state)
         if found:
-            mend = f"put it back to go on with that training, or start anew: rm -r {self.state}"
+            mend = f"put it back to continue that training, or train from scratch: rm -r {self.state}"
             checkpoints.check_same(found.about["identity"], identity, self.state, mend)
         resume = RunRef(**found.about["run"]) if found else None
         (self.state / INTERRUPTED).unlink(missing_ok=True)

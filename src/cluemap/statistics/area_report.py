@@ -126,7 +126,7 @@ def _write_units(path: Path, report: AreaReport) -> None:
         os.replace(temporary, path)
 
 
-def told(report: AreaReport) -> str:
+def describe(report: AreaReport) -> str:
     """The table for the terminal, with its margins of 95 %."""
     area = report.estimates.area.scaled(report.hectares)
     rows = pd.DataFrame({"class": report.classes, "mapped ha": report.table["mapped_ha"].map("{:,.1f}".format)})

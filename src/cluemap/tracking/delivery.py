@@ -71,14 +71,14 @@ class Sender:
 
     def _failed(self, error: Exception, cost: float) -> None:
         if not self._wait:
-            kept = f"The run goes on; its record is kept in {self.journal.path} and sent when the store answers"
+            kept = f"The run continues; its record is kept in {self.journal.path} and sent when the store answers"
             logger.warning("%s\n%s", error, kept)
         self.store = None
         self._wait = min(LONGEST, max(2 * self._wait, 2 * EVERY, cost / SHARE))
         self._due = self._clock() + self._wait
 
 
-class Nowhere(Sender):
+class OfflineSender(Sender):
     """For the stages of a trial (CLUEMAP_TRACKING=off): the journal is kept, and who started them records the trial."""
 
     def maybe(self) -> None: ...

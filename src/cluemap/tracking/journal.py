@@ -1,7 +1,7 @@
 """A run's journal: JSON lines on disk that hold everything a run said, and the source of truth for what a store gets.
 
 Each record is written and flushed before anything else happens to it. The sender marks in the same file which run of
-the store it belongs to and how far it was delivered, so a killed process, or another one, goes on where it stopped.
+the store it belongs to and how far it was delivered, so a killed process, or another one, continues where it stopped.
 """
 
 import fcntl
@@ -44,7 +44,7 @@ class History:
     def ended(self) -> bool:
         return self.status not in (None, "RUNNING")
 
-    def take(self, record: dict[str, Any], end: int) -> None:
+    def add(self, record: dict[str, Any], end: int) -> None:
         """Add one record whose line ends at byte `end`."""
         kind = record["kind"]
         if kind not in MARKS:
@@ -79,12 +79,12 @@ class Journal:
         self.history = History()
         self._end = 0
         for record, end in self.records(0):
-            self.history.take(record, end)
+            self.history.add(record, end)
             self._end = end
         os.ftruncate(self._file.fileno(), self._end)  # a line cut short by a kill was never said
 
     @property
-    def unsent(self) -> bool:
+    def has_pending(self) -> bool:
         return self.history.said > self.history.sent
 
     def write(self, kind: str, **content: Any) -> None:
@@ -99,7 +99,7 @@ class Journal:
             os.ftruncate(self._file.fileno(), self._end)
             raise TrackingError(f"{self.path} cannot be written: is the disk full? A record of the run is lost")
         self._end += len(line)
-        self.history.take(record, self._end)
+        self.history.add(record, self._end)
 
     def records(self, start: int) -> Iterator[tuple[dict[str, Any], int]]:
         """Give each whole record behind byte `start`, with the byte where it ends."""

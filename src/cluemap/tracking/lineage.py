@@ -1,4 +1,4 @@
-"""The way back from a number: which runs, code, params, data and commands made it, and what of it is still the same."""
+"""Lineage of a result: which runs, code, params, data and commands made it, and what of it is still the same."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Finding:
 
     name: str
     state: str  # same | changed | missing | unclear
-    told: str = ""
+    detail: str = ""
 
     @property
     def good(self) -> bool:
@@ -80,7 +80,7 @@ def _gather(store: Any, run: Any, known: dict[str, Any]) -> None:
                 _gather(store, known[stage], known)
 
 
-def told(lineage: Lineage) -> str:
+def describe(lineage: Lineage) -> str:
     """All of it as text for people."""
     run, tags = lineage.run, lineage.run.tags
     dirty = tags.get("git.dirty") == "true"

@@ -18,19 +18,19 @@ COMMAND = "python src/resend.py"
 logger = logging.getLogger("cluemap.tracking")
 
 
-def put_away(journal: Journal) -> None:
+def store_if_pending(journal: Journal) -> None:
     """Remove a journal that was delivered; put one that was not where `src/resend.py` finds it.
 
     Raises:
         TrackingError: it cannot be moved, and stays where it is.
     """
-    if not journal.unsent:
+    if not journal.has_pending:
         journal.remove()
         return
     start = journal.history.start or {}
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(start["time"] / 1000))
     name = f"{start['experiment'].replace('/', '_')}_{start['name']}_{when}_{start['key'][:8]}"
-    target = store_location.unsent_folder() / f"{name}.jsonl"
+    target = store_location.pending_folder() / f"{name}.jsonl"
     try:
         copy_artifacts(journal, target)
         journal.copy(target)
@@ -40,18 +40,18 @@ def put_away(journal: Journal) -> None:
     logger.warning("The run is not in the store. Its record is %s; when the store answers, type: %s", target, COMMAND)
 
 
-def waiting() -> list[Path]:
+def pending_journals() -> list[Path]:
     """Journals with records that no store has: of finished runs, and of interrupted ones in `out/*/.state/*`."""
     states = (store_location.main_root() / "out").glob("*/.state/*/*.jsonl")
-    found = [*sorted(store_location.unsent_folder().glob("*.jsonl")), *sorted(states)]
-    return [path for path in found if _is_waiting(path)]
+    found = [*sorted(store_location.pending_folder().glob("*.jsonl")), *sorted(states)]
+    return [path for path in found if _is_pending(path)]
 
 
 def resend(path: Path) -> str | None:
-    """Deliver one waiting journal and fill its run's id into `run.json` of its outputs; gives the id.
+    """Deliver one pending journal and fill its run's id into `run.json` of its outputs; gives the id.
 
     Raises:
-        TrackingError: the store does not take it; nothing is lost, and a second call goes on where this one stopped.
+        TrackingError: the store does not take it; nothing is lost, and a second call continues where this one stopped.
     """
     journal = Journal(path)
     try:
@@ -66,7 +66,7 @@ def resend(path: Path) -> str | None:
         for card in _cards(journal):
             _fill(card, journal)
         run_id = journal.history.run_id
-        if path.parent == store_location.unsent_folder():
+        if path.parent == store_location.pending_folder():
             journal.remove()
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
         return run_id
@@ -74,13 +74,13 @@ def resend(path: Path) -> str | None:
         journal.close()
 
 
-def _is_waiting(path: Path) -> bool:
+def _is_pending(path: Path) -> bool:
     try:
         journal = Journal(path)
     except (TrackingError, OSError):
-        return False  # its run goes on
+        return False  # its run is still active
     try:
-        return journal.unsent or (journal.history.start is not None and not journal.history.ended)
+        return journal.has_pending or (journal.history.start is not None and not journal.history.ended)
     finally:
         journal.close()
 

@@ -17,7 +17,7 @@ def this_process() -> dict[str, Any]:
 
 
 def is_dead(owner: dict[str, Any]) -> bool:
-    """True when the process is surely gone: it was of this host and process space, and is not there any more.
+    """True when the process has certainly ended: it was of this host and process space, and is not there any more.
 
     A process id may have been given to another process since, which then started at another time.
     """
@@ -28,12 +28,12 @@ def is_dead(owner: dict[str, Any]) -> bool:
 
 
 def process_tags() -> dict[str, str]:
-    """What `sweep` reads: the host, to find its runs, and the process."""
+    """What `end_dead_runs` reads: the host, to find its runs, and the process."""
     owner = this_process()
     return {"host": owner["host"], "process": json.dumps(owner)}
 
 
-def sweep(store: Any) -> list[str]:
+def end_dead_runs(store: Any) -> list[str]:
     """End, as KILLED, the runs of this machine that say RUNNING though their process is gone; give their ids."""
     host = socket.gethostname()
     swept = []

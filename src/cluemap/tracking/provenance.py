@@ -15,7 +15,7 @@ import psutil
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from cluemap import paths
+from cluemap import __version__, paths
 from cluemap.errors import DataError
 
 
@@ -35,21 +35,31 @@ def code(root: Path | None = None) -> dict[str, str]:
     all Python files in `src/`.
     """
     root = root or paths.ROOT
-    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    head = commit(root)
     changed = (_git(root, "status", "--porcelain", "--untracked-files=no") or "").splitlines()
-    tags = {"git.commit": commit or "none", "git.dirty": str(bool(changed) or commit is None).lower()}
+    tags = {"git.commit": head or "none", "git.dirty": str(bool(changed) or head is None).lower()}
     tags["code.digest"] = _code_digest(root / "src")
     tags["git.branch"] = _git(root, "symbolic-ref", "--short", "HEAD") or "detached"
     if changed:
         tags["git.changed"] = " ".join(sorted(line[2:].strip() for line in changed))[:1000]
-    if commit:
-        tags["mlflow.source.git.commit"] = commit  # the column Version of MLflow's table
+    if head:
+        tags["mlflow.source.git.commit"] = head  # the column Version of MLflow's table
     for tag, variable in {"dvc.stage": "DVC_STAGE", "dvc.experiment": "DVC_EXP_NAME"}.items():
         if os.environ.get(variable):
             tags[tag] = os.environ[variable]
     if os.environ.get("DVC_EXP_BASELINE_REV"):
         tags["git.baseline"] = os.environ["DVC_EXP_BASELINE_REV"]
     return tags
+
+
+def commit(root: Path | None = None) -> str | None:
+    """The commit that is checked out; None without git, or before the first commit."""
+    return _git(root or paths.ROOT, "rev-parse", "--verify", "HEAD")
+
+
+def committed_text(name: str, revision: str, root: Path | None = None) -> str | None:
+    """A file of the project as it stands in a commit; None if it is not there."""
+    return _git(root or paths.ROOT, "show", f"{revision}:./{name}")
 
 
 def machine() -> dict[str, str]:
@@ -61,6 +71,7 @@ def machine() -> dict[str, str]:
         "machine.cores": str(os.cpu_count()),
         "machine.memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "machine.system": f"{platform.system()} {platform.release()}",
+        "version.cluemap": __version__,
         "version.python": platform.python_version(),
         "version.torch": torch.__version__,
     }

@@ -16,7 +16,7 @@ from cluemap.files import read_json, write_json
 from cluemap.tracking.delivery import Sender
 from cluemap.tracking.journal import Journal
 from cluemap.tracking.metric_names import flat, metric_name, plain
-from cluemap.tracking.pending_runs import COMMAND, put_away
+from cluemap.tracking.pending_runs import COMMAND, store_if_pending
 from cluemap.tracking.run_artifacts import describe_artifact, name_of
 from cluemap.tracking.store import store_location
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("cluemap.tracking")
 
 @dataclass(frozen=True)
 class RunRef:
-    """What a checkpoint keeps of its run, to go on with the same one: `dataclasses.asdict` makes JSON of it."""
+    """What a checkpoint keeps of its run, to continue the same one: `dataclasses.asdict` makes JSON of it."""
 
     key: str
     id: str | None = None
@@ -153,7 +153,7 @@ class Run:
         return self._sender.send()
 
     def close(self, status: str, tags: Mapping[str, str] | None = None) -> None:
-        """End the run. A finished run's journal is removed, or put with the unsent ones; others may be resumed."""
+        """End the run. A finished run's journal is removed, or moved to the pending ones; others may be resumed."""
         if tags:
             self.tags(tags)
         self._write("status", status=status)
@@ -162,7 +162,7 @@ class Run:
             if (
                 status == "FINISHED" or store_location.main_root() != paths.ROOT
             ):  # DVC removes its temporary copy of the project
-                put_away(self._journal)
+                store_if_pending(self._journal)
             elif not sent:
                 logger.warning("The run is not in the store; when it answers, type: %s", COMMAND)
         except TrackingError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from cluemap.tracking.journal import Journal
 from cluemap.tracking.store import store_location
 
-COPIED = 64 * 2**20  # bytes: the artifacts of an unsent run are kept as copies up to this size
+COPIED = 64 * 2**20  # bytes: the artifacts of a pending run are kept as copies up to this size
 
 
 def name_of(path: Path | str) -> str:
@@ -35,12 +35,12 @@ def find_path(name: str) -> Path | None:
 def find_artifact(record: dict[str, Any], journal: Path) -> Path | None:
     """The file of an artifact's record, or its copy beside a journal put away; None if it is gone or was changed."""
     copy = journal.with_suffix("") / record["digest"] / Path(record["path"]).name
-    places_of = [find_path(record["path"]), copy]
-    return next((file for file in places_of if file and file.is_file() and _digest(file) == record["digest"]), None)
+    places = [find_path(record["path"]), copy]
+    return next((file for file in places if file and file.is_file() and _digest(file) == record["digest"]), None)
 
 
 def copy_artifacts(journal: Journal, target: Path) -> None:
-    """Keep copies of a journal's unsent artifacts beside `target`, where it will lie: later runs overwrite outputs."""
+    """Copy the artifacts that the store lacks to a folder beside `target`, since later runs overwrite outputs."""
     for record, _ in journal.records(journal.history.sent):
         file = find_artifact(record, journal.path) if record["kind"] == "artifact" else None
         if file and file.stat().st_size <= COPIED:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cluemap.errors import Interrupted, TrackingError
-from cluemap.tracking.delivery import Nowhere, Sender
+from cluemap.tracking.delivery import OfflineSender, Sender
 from cluemap.tracking.journal import Journal
 from cluemap.tracking.metric_names import metric_name, plain
-from cluemap.tracking.pending_runs import put_away
-from cluemap.tracking.process_owner import process_tags, sweep, user_tags
+from cluemap.tracking.pending_runs import store_if_pending
+from cluemap.tracking.process_owner import end_dead_runs, process_tags, user_tags
 from cluemap.tracking.run import NoRun, Run, RunRef
 
 logger = logging.getLogger("cluemap.tracking")
@@ -35,7 +35,7 @@ def open_run(
 
     experiment: `<data set>/results|training|tuning`. name: the stage. journal: a file in the stage's `state_folder`.
     upstream: stage -> id of the run whose outputs are read. resume: the run that an interrupted try had; without it,
-    a run that was killed before its first checkpoint goes on when params, code and inputs are still the same.
+    a run that was killed before its first checkpoint continues when params, code and inputs are still the same.
 
     Raises:
         TrackingError: another process writes the same journal. A store that is down raises nothing.
@@ -69,26 +69,26 @@ def tracked() -> bool:
 
 def _begin(journal: Journal, start: dict[str, Any], upstream: Mapping[str, str | None], resume: RunRef | None) -> Run:
     history = journal.history
-    if _goes_on(journal, start, resume):
+    if _continues(journal, start, resume):
         error = {"error": ""} if history.status == "FAILED" else {}
         again = {"interrupted": "false", "resumed": str(history.reopened + 1), **error}
         journal.write("status", status="RUNNING")
         journal.write("tags", tags={**start["tags"], **again})
     else:
-        journal = _emptied(journal)
+        journal = _new_journal(journal)
         key = resume.key if resume and resume.key else uuid.uuid4().hex
         journal.write("start", key=key, **start, adopt=resume.id if resume else None)
-    sender = Sender(journal) if tracked() else Nowhere(journal)
+    sender = Sender(journal) if tracked() else OfflineSender(journal)
     if sender.send() and sender.store is not None:
         try:
-            sweep(sender.store)
+            end_dead_runs(sender.store)
         except TrackingError as error:
             logger.warning("Runs whose process died were not looked for: %s", error)
     return Run(journal, sender, upstream)
 
 
-def _goes_on(journal: Journal, start: dict[str, Any], resume: RunRef | None) -> bool:
-    """Whether the journal's run is the one to go on with."""
+def _continues(journal: Journal, start: dict[str, Any], resume: RunRef | None) -> bool:
+    """Whether the journal's run is the one to continue."""
     history = journal.history
     before = history.start
     if before is None:
@@ -97,22 +97,22 @@ def _goes_on(journal: Journal, start: dict[str, Any], resume: RunRef | None) -> 
         return resume.key == history.key or (resume.id is not None and resume.id == history.run_id)
     same = all(before[part] == start[part] for part in ("experiment", "name"))
     same = same and json.dumps(before["params"]) == json.dumps(start["params"])
-    return history.status not in ("FAILED", "FINISHED") and same and _made_of(before) == _made_of(start)
+    return history.status not in ("FAILED", "FINISHED") and same and _code_and_inputs(before) == _code_and_inputs(start)
 
 
-def _made_of(start: dict[str, Any]) -> dict[str, str]:
+def _code_and_inputs(start: dict[str, Any]) -> dict[str, str]:
     """The tags that say which code and inputs a run has."""
     return {key: value for key, value in start["tags"].items() if key.startswith(("code.", "input."))}
 
 
-def _emptied(journal: Journal) -> Journal:
+def _new_journal(journal: Journal) -> Journal:
     """A new journal in the place of that of an earlier run, which is ended and sent or kept to be sent."""
     if not journal.history.start:
         return journal
     if not journal.history.ended:
         journal.write("status", status="KILLED")
     Sender(journal).send()
-    put_away(journal)
+    store_if_pending(journal)
     journal.close()
     return Journal(journal.path)
 

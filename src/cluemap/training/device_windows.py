@@ -17,7 +17,7 @@ SHARE = 0.5  # of the GPU's free memory that the windows may take: the network's
 TOGETHER = 256  # windows a copy to the device
 
 
-class Resident:
+class DeviceWindows:
     """The series of some windows, end to end on one device, as int16; gives the same batches as `batches.stream`."""
 
     def __init__(self, windows: Windows, indexes: NDArray[np.int64], device: torch.device | str):
@@ -65,7 +65,7 @@ class Resident:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self.device, non_blocking=True)
 
 
-def resident(windows: Windows, indexes: NDArray[np.int64], device: torch.device) -> Resident | None:
+def windows_on_device(windows: Windows, indexes: NDArray[np.int64], device: torch.device) -> DeviceWindows | None:
     """The windows on a GPU, where they fit into half of its free memory; None elsewhere: then they are streamed."""
     if device.type != "cuda":
         return None
@@ -73,7 +73,7 @@ def resident(windows: Windows, indexes: NDArray[np.int64], device: torch.device)
     if wanted > SHARE * free:
         logger.info("windows are read from disk: %.1f GB do not fit beside the network", wanted / 1e9)
         return None
-    return Resident(windows, indexes, device)
+    return DeviceWindows(windows, indexes, device)
 
 
 def size_in_bytes(windows: Windows, indexes: NDArray[np.int64]) -> int:

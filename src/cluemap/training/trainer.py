@@ -22,9 +22,9 @@ from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.execution import autocast, seed_draws, wrapped
 from cluemap.runtime.stop_signals import Stop
 from cluemap.runtime.system_metrics import system
-from cluemap.training.device_windows import resident
+from cluemap.training.device_windows import windows_on_device
 from cluemap.training.task import Data, Log, Settings, Task, Trained
-from cluemap.training.training_state import Keeper
+from cluemap.training.training_state import TrainingState
 from cluemap.training.weight_averaging import WeightAverage
 
 LOG_EVERY = 10  # steps between two points of a curve
@@ -54,7 +54,7 @@ class Trainer:
         folder: Path,
         found: checkpoints.Checkpoint | None = None,
     ):
-        """`folder` keeps the state; `found` is the state to go on from, of the same settings (see `checkpoint`)."""
+        """`folder` keeps the state; `found` is the state to resume from, of the same settings (see `checkpoint`)."""
         self.task, self.data, self.settings, self.ranks, self.log = task, data, settings, ranks, log
         self.folder, self.found = folder, found
         course = settings.course
@@ -66,13 +66,13 @@ class Trainer:
             task.network.parameters(), lr=course.learning_rate, weight_decay=course.weight_decay, fused=True
         )
         self.average = WeightAverage(task.network, course.weight_averaging)
-        self.kept = Keeper(folder, task, self.optimiser, self.average, settings, ranks)
+        self.kept = TrainingState(folder, task, self.optimiser, self.average, settings, ranks)
 
     def train(self) -> Trained:
         """Run to the last step, from the state that was found if there is one.
 
         Raises:
-            Interrupted: told to stop; the state is saved.
+            Interrupted: stopped by a signal; the state is saved.
             NotFinite: a loss or a weight that is not finite; the state before it is kept.
         """
         first = self.kept.resume(self.found) if self.found else 0
@@ -112,7 +112,9 @@ class Trainer:
             if done % LOG_EVERY == 0:
                 since, timed = time.monotonic(), 0  # validation and saves are not training speed
             if stopping and done < course.steps:
-                raise Interrupted(f"stopped after step {done} of {course.steps}, saved: run the same command to go on")
+                raise Interrupted(
+                    f"stopped after step {done} of {course.steps}, saved: run the same command to continue"
+                )
 
     def _batches(self, first: int) -> Iterator[Batch]:
         course, ranks, data = self.settings.course, self.ranks, self.data
@@ -122,7 +124,7 @@ class Trainer:
             ]
             for step in range(first, course.steps)
         )
-        held = resident(data.windows, data.indexes, ranks.device)
+        held = windows_on_device(data.windows, data.indexes, ranks.device)
         return held.stream(order, data.masks) if held else stream(data.windows, order, ranks.device, data.masks)
 
     def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:

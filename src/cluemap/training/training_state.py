@@ -1,4 +1,4 @@
-"""The state of a training on disk: saved now and then, gone on from, and the weights that are chosen at its end."""
+"""The state of a training on disk: saves, resume, and the weights that are chosen at its end."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from cluemap.training.task import Settings, Task, Trained
 from cluemap.training.weight_averaging import WeightAverage
 
 
-class Keeper:
+class TrainingState:
     """Saves one task's state in `folder`; only finite weights, and only what is the same on every rank."""
 
     def __init__(
@@ -120,7 +120,7 @@ class Keeper:
             TrainingError: it is not.
         """
         if not self.ranks.alike(self.task.state()):
-            raise TrainingError(f"step {done}: the clues differ between the processes: this is a defect of ours")
+            raise TrainingError(f"step {done}: the clues differ between the processes: a defect of cluemap, report it")
 
     def _weights(self) -> dict[str, Tensor]:
         network = {f"network/{name}": value for name, value in self.task.network.state_dict().items()}

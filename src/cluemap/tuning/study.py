@@ -1,7 +1,7 @@
 """The study: Optuna's samplers, pruners and store, and the only import of it. One trial has one row, whatever happens.
 
 A trial that lost its process, was interrupted or crashed once is put back into the queue under its own number, with its
-params: who asks next goes on with it. Everything that reads the rows and then decides happens under one lock.
+params: the next process that asks continues it. Everything that reads the rows and then decides happens under one lock.
 """
 
 import fcntl

@@ -36,7 +36,7 @@ Answer = TypeVar("Answer")
 
 
 class TuningError(CluemapError):
-    """The study cannot go on."""
+    """The study cannot continue."""
 
 
 class Tuner:
@@ -76,7 +76,7 @@ class Tuner:
         if self.trouble:
             raise TuningError(self.trouble)
         if self.stopping:
-            raise Interrupted(f"{self.stopping}: the same command goes on with this study")
+            raise Interrupted(f"{self.stopping}: the same command continues this study")
         return self._full(wanted)
 
     def _full(self, wanted: int) -> bool:
@@ -122,7 +122,7 @@ class Tuner:
         own = {"values": asked.attributes["values"]} if "values" in asked.attributes else {}
         tags = {**self.tags, "study": self.study.name, "trial": asked.number, **own}
         journal = self.place.state / f"tune_{self.study.name}_{asked.number:04d}" / "journal.jsonl"
-        key = RunRef(f"{self.study.key}-{asked.number}")  # the same run, whoever goes on with the trial
+        key = RunRef(f"{self.study.key}-{asked.number}")  # the same run, whichever process continues the trial
         params = {**asked.values, "tune.budget": self.tuning.budget}
         name = f"{self.study.name} {asked.number:04d}"
         return open_run(f"{self.place.dataset}/tuning", name, params, journal, tags=tags, resume=key)
@@ -161,7 +161,7 @@ class Tuner:
         hours = seconds * processes / 3600
         error: BaseException | None = None
         if trial.why == "lost":
-            error = Interrupted("another process took this trial for dead and goes on with it")
+            error = Interrupted("another process took this trial for dead and continues it")
         else:
             self._patiently(lambda: asked.note(seconds=seconds))
         if trial.why == "stopped":
@@ -262,7 +262,7 @@ class Tuner:
                 if time.monotonic() - start > (10.0 if self.stopping else PATIENCE):
                     raise
                 if wait == 1.0:
-                    logger.warning("%s\nThe trials go on; it is asked again for %.0f minutes", error, PATIENCE / 60)
+                    logger.warning("%s\nThe trials continue; it is asked again for %.0f minutes", error, PATIENCE / 60)
                 time.sleep(wait)
                 wait = min(30.0, 2 * wait)
 

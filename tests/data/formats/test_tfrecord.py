@@ -132,8 +132,8 @@ def test_too_many_numbers_are_refused(tmp_path):
         (lambda content: content[:-3], "stop early"),
         (lambda content: content[:1], "stop early"),
         (lambda content: b"", "stop early"),
-        (lambda content: content + b"x", "goes on"),
-        (lambda content: content + content, "goes on"),
+        (lambda content: content + b"x", "file continues"),
+        (lambda content: content + content, "file continues"),
         (lambda content: b"PK" + content[2:], "damaged here"),
         (lambda content: content[:-8] + bytes(4) + content[-4:], "damaged here"),  # gzip's own checksum
     ],

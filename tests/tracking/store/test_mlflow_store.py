@@ -93,7 +93,7 @@ def test_eight_writers_on_a_fresh_store(tmp_path, monkeypatch):
             assert run.status == "FINISHED"
             assert store.history(run.id, "loss/total") == curve(101)
             assert store.files(run.id) == [f"{name.split()[1]}.txt"]
-        assert not list(place.glob("mlruns/unsent/*"))
+        assert not list(place.glob("mlruns/pending/*"))
 
 
 def test_a_training_killed_at_any_moment_leaves_one_whole_run(root):
@@ -173,7 +173,7 @@ def test_a_tracking_server_that_dies_and_comes_back(tmp_path, monkeypatch):
         assert run.flush()
     train(run, 10, 20)
     second.__exit__(None, None, None)
-    assert len(list((tmp_path / "mlruns" / "unsent").glob("*.jsonl"))) == 1
+    assert len(list((tmp_path / "mlruns" / "pending").glob("*.jsonl"))) == 1
     with mlflow_server(tmp_path, *served) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert resend.main([]) == 0

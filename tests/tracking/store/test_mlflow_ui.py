@@ -4,6 +4,7 @@ Screenshots are kept under the test run's folder (`pytest --basetemp`), in `scre
 """
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -113,8 +114,11 @@ def clean(face) -> Iterator[None]:
 def ids_of(root: Path) -> dict[str, str]:
     with sqlite3.connect(root / "mlflow.db") as base:
         found = {name: str(number) for number, name in base.execute("select experiment_id, name from experiments")}
-        rows = base.execute("select name, run_uuid from runs order by start_time").fetchall()
-    results = [run for name, run in rows if name == "evaluate"]
+        rows = base.execute(
+            "select value, runs.run_uuid from runs join tags on tags.run_uuid = runs.run_uuid and key = 'stage' "
+            "order by start_time"
+        ).fetchall()
+    results = [run for stage, run in rows if stage == "evaluate"]
     return {**found, **dict(rows), "first": results[0], "second": results[-1]}
 
 
@@ -126,6 +130,28 @@ def test_the_table_of_results_has_rows_and_metric_columns(face):
     metrics = json.loads((face.root / "out/tiny/evaluate/metrics.json").read_text())
     shown = face.page.locator("[col-id='metrics.`test_miou`'], [col-id*='test_miou']").all_inner_texts()
     assert any(cell.strip().startswith(f"{metrics['test_miou']:.3f}"[:5]) for cell in shown), shown
+
+
+def test_the_table_s_columns_begin_with_the_scores_and_end_with_the_cost(face):
+    with pytest.MonkeyPatch.context() as patch:
+        link = open_store_of(face.root, patch).link("tiny/results")
+    face.show(link.partition("#")[2], "columns", "test_miou", "seed 0")
+    columns = face.page.locator(".ag-header-cell").evaluate_all(
+        "cells => cells.sort((a, b) => a.getBoundingClientRect().left - b.getBoundingClientRect().left)"
+        ".map(cell => cell.getAttribute('col-id'))"
+    )
+    shown = [name.split("`")[1] for name in columns if name.startswith("metrics.")]
+    assert shown[:4] == ["test_miou", "ratio", "reference_miou", "mask_miou"]
+    assert shown[-1] == "cost/total_seconds"
+
+
+def test_the_charts_of_training_begin_with_loss_and_validation(face):
+    with pytest.MonkeyPatch.context() as patch:
+        link = open_store_of(face.root, patch).link("tiny/training")
+    text = face.show(f"{link.partition('#')[2]}&compareRunsMode=CHART", "charts", "loss/total")
+    sections = re.findall(r"^([\w ]+)\s\(\d+\)$", text, flags=re.MULTILINE)
+    assert sections[:2] == ["loss", "validation"], sections
+    assert "clue distance" in sections
 
 
 def test_two_runs_are_compared(face):

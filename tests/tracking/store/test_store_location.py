@@ -18,7 +18,7 @@ from cluemap.tracking.journal import Journal
 from cluemap.tracking.metric_names import flat, metric_name
 from cluemap.tracking.run_artifacts import find_path, name_of
 from cluemap.tracking.store import store_location
-from cluemap.tracking.store.moved_store import LOCATIONS, mend_moved_store
+from cluemap.tracking.store.moved_store import LOCATIONS, repair_moved_store
 
 __all__ = ["database", "root"]  # fixtures
 
@@ -140,7 +140,7 @@ def test_moved_project_is_noticed_mended_and_loses_nothing(root, tmp_path_factor
     (late,) = (run for run in store.runs([EXPERIMENT]) if run.id != before.id)
     assert store.history(late.id, "loss/total") == curve(5)
     assert store.files(late.id) == ["two.png"]
-    assert mend_moved_store() == (set(), 0)
+    assert repair_moved_store() == (set(), 0)
     assert (new / "mlflow.db.before_mend").exists()
 
 
@@ -242,7 +242,7 @@ def test_deliveries_take_a_small_share_of_the_time(tmp_path, cost):
     assert store.calls <= (clock.now - begin) / EVERY * 2 + 100
     sender.send()
     assert [point[3] for point in store.points if point[0] == "a"] == list(range(20000))
-    assert not journal.unsent
+    assert not journal.has_pending
 
 
 def test_a_dead_store_is_asked_ever_less_often(tmp_path, caplog):
@@ -261,7 +261,7 @@ def test_a_dead_store_is_asked_ever_less_often(tmp_path, caplog):
     clock.now += LONGEST
     sender.maybe()
     assert "answers again" in caplog.text
-    assert not journal.unsent
+    assert not journal.has_pending
 
 
 def test_first_use_is_one_after_another(tmp_path, monkeypatch):

@@ -106,7 +106,7 @@ def unpack(path: Path) -> bytearray:
     if not unzip.eof:
         raise _packed(path, fed, f"holds more than {LIMIT} bytes, which no tile does")
     if rest:
-        raise _packed(path, fed - len(unzip.unused_data), "the packed data end here, but the file goes on")
+        raise _packed(path, fed - len(unzip.unused_data), "the packed data end here, but the file continues")
     return content
 
 

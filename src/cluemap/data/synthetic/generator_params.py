@@ -1,4 +1,4 @@
-"""Every knob that makes the demo easier or harder: lengths in pixels of 10 m, times in days, reflectance in 0..1."""
+"""What makes the demo easier or harder: lengths in pixels of 10 m, times in days, reflectance in 0..1."""
 
 from dataclasses import dataclass, field
 

@@ -36,7 +36,7 @@ def save(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
         with atomic(file) as temporary:
             save_file(plain, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
     except (SafetensorError, OSError) as error:
-        mend = "make room and type the same command again, it goes on from the state before"
+        mend = "make room and type the same command again, it continues from the state before"
         raise CheckpointError(f"{file} cannot be written ({error}): {mend}") from None
 
 

@@ -125,7 +125,8 @@ class Store:
             if found:
                 return found[0].info.run_id
             tags = {**_texts(tags, 8000), KEY_TAG: key}
-            return self.client.create_run(folder, start_time=time, tags=tags, run_name=name).info.run_id
+            shown = tags.setdefault("mlflow.runName", name)
+            return self.client.create_run(folder, start_time=time, tags=tags, run_name=shown).info.run_id
 
     def has(self, run_id: str) -> bool:
         try:
@@ -240,8 +241,8 @@ class Store:
 
 def _record(run: Any, experiment: str) -> RunRecord:
     data, info = run.data, run.info
-    places_of = (data.params, data.tags, data.metrics, info.artifact_uri or "")
-    return RunRecord(info.run_id, experiment, info.run_name or "", info.status, *places_of)
+    places = (data.params, data.tags, data.metrics, info.artifact_uri or "")
+    return RunRecord(info.run_id, experiment, info.run_name or "", info.status, *places)
 
 
 def _texts(values: dict[str, Any], longest: int) -> dict[str, str]:

@@ -93,7 +93,7 @@ class Registry:
             for key, value in tags.items():
                 self._client.set_model_version_tag(name, str(version), key, str(value))
 
-    def give(self, name: str, alias: str, version: int) -> None:
+    def set_alias(self, name: str, alias: str, version: int) -> None:
         """Give a version an alias, which its holder loses.
 
         Raises:
@@ -105,7 +105,7 @@ class Registry:
         with explained(self._store.name):
             self._client.set_registered_model_alias(name, alias, str(version))
 
-    def take(self, name: str, alias: str) -> None:
+    def remove_alias(self, name: str, alias: str) -> None:
         """Take an alias from whichever version has it."""
         with explained(self._store.name):
             self._client.delete_registered_model_alias(name, alias)

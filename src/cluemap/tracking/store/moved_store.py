@@ -33,7 +33,7 @@ def moved_from(locations: dict[str, str]) -> set[str]:
     return _other_roots(locations)
 
 
-def mend_moved_store() -> tuple[set[str], int]:
+def repair_moved_store() -> tuple[set[str], int]:
     """After the project's folder was moved or copied: point the store at the artifacts in the present folder.
 
     Gives the former roots and how many entries were changed. The database as it was is kept as `mlflow.db.before_mend`.

@@ -57,9 +57,9 @@ def artifact_root() -> str:
     return given.rstrip("/") if given else str(main_root() / "mlruns")
 
 
-def unsent_folder() -> Path:
+def pending_folder() -> Path:
     """Where the journals of finished runs wait for a store that did not answer."""
-    return main_root() / "mlruns" / "unsent"
+    return main_root() / "mlruns" / "pending"
 
 
 def without_credentials(uri: str) -> str:
@@ -73,7 +73,7 @@ def without_credentials(uri: str) -> str:
 
 
 def check_reachable(uri: str, seconds: float = 3.0) -> None:
-    """Knock at the store's port, since the clients' own retries take minutes.
+    """Try the store's port, since the clients' own retries take minutes.
 
     Raises:
         TrackingError: nobody answers.
