@@ -101,7 +101,7 @@ CHANGED = ["blend: 0.75", "clues: {start_step: 600, momentum: 0.985, tau: 0.2}"]
 
 
 def test_params_yaml_is_laid_out_as_dvc_writes_it():
-    """`dvc exp run -S` writes the whole file anew: what it would wrap or spread over lines is written so from the start."""
+    """`dvc exp run -S` writes the whole file anew: what it would wrap or spread over lines is written so already."""
     yaml = YAML()
     yaml.default_flow_style = False  # as DVC's own
     text = (PROJECT / "params.yaml").read_text()
@@ -112,7 +112,7 @@ def test_params_yaml_is_laid_out_as_dvc_writes_it():
 
 def spread(tree):
     """A list that is a block's own value loses its brackets when DVC writes it."""
-    for key, value in tree.items():
+    for value in tree.values():
         if isinstance(value, dict):
             spread(value)
         elif isinstance(value, list) and not tree.fa.flow_style():
