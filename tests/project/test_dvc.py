@@ -1,5 +1,6 @@
 """dvc.yaml as DVC sees it: every stage for every data set, and exactly the stages a change concerns."""
 
+import io
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from ruamel.yaml import YAML
 
 from cluemap.paths import STAGES
 
-ALL = (*STAGES, "register")
+ALL = ("list_files", *STAGES, "register")
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -66,7 +67,8 @@ def test_repro_runs_all_then_nothing_then_what_changed(project):
     assert ran(dvc(project, "repro")) == set(ALL)
     lock = (project / "dvc.lock").read_text()
     again = dvc(project, "repro")
-    assert ran(again) == {"register"}  # says at every repro which runs the outputs came from, and nothing else runs
+    # one looks at files that DVC does not see, the other says which runs the outputs came from; nothing else runs
+    assert ran(again) == {"list_files", "register"}
     assert "The outputs of demo came from" in again
     assert (project / "dvc.lock").read_text() == lock
     yaml = YAML()
@@ -86,10 +88,36 @@ def test_experiments_stand_in_a_table_that_can_be_read(project):
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
     subprocess.run([*git, "add", "-A"], cwd=project, check=True)
     subprocess.run([*git, "commit", "-q", "-m", "one"], cwd=project, check=True)
-    dvc(project, "exp", "run", "-S", "cams.blend=0.75", "-n", "half")
+    before = (project / "params.yaml").read_text().splitlines()
+    dvc(project, "exp", "run", "-S", "cams.blend=0.75", "-S", "++demo.clues.tau=0.2", "-n", "half")
+    changed = [line for line in (project / "params.yaml").read_text().splitlines() if line not in before]
+    assert [line.partition("#")[0].strip() for line in changed] == CHANGED  # no other line is laid out anew
     table = dvc(project, "exp", "show", "--csv", "--only-changed").splitlines()
     assert table[0].endswith("Created,test_miou,cams.blend"), table
     assert any(line.startswith("half,") and line.endswith(",0.75") for line in table), table
+
+
+CHANGED = ["blend: 0.75", "clues: {start_step: 600, momentum: 0.985, tau: 0.2}"]
+
+
+def test_params_yaml_is_laid_out_as_dvc_writes_it():
+    """`dvc exp run -S` writes the whole file anew: what it would wrap or spread over lines is written so already."""
+    yaml = YAML()
+    yaml.default_flow_style = False  # as DVC's own
+    text = (PROJECT / "params.yaml").read_text()
+    written = io.StringIO()
+    yaml.dump(spread(yaml.load(text)), written)
+    assert written.getvalue() == text
+
+
+def spread(tree):
+    """A list that is a block's own value loses its brackets when DVC writes it."""
+    for value in tree.values():
+        if isinstance(value, dict):
+            spread(value)
+        elif isinstance(value, list) and not tree.fa.flow_style():
+            value.fa.set_block_style()
+    return tree
 
 
 def ran(said: str) -> set[str]:

@@ -49,7 +49,7 @@ def band_in(text: str) -> float:
 @pytest.mark.slow
 def test_a_temporary_experiment_works_in_its_copy_and_is_recorded_in_the_project(project):
     before = workspace(project)
-    dvc(project, "exp", "run", "--temp", "-S", "+tiny.masks.ignore_band=0.25", "-n", "quarter", "make_masks@tiny")
+    dvc(project, "exp", "run", "--temp", "-S", "++tiny.masks.ignore_band=0.25", "-n", "quarter", "make_masks@tiny")
     assert workspace(project) == before
     run = run_of(project, "quarter")
     assert (run["status"], run["masks.ignore_band"]) == ("FINISHED", "0.25")
@@ -58,7 +58,7 @@ def test_a_temporary_experiment_works_in_its_copy_and_is_recorded_in_the_project
     assert band_in((project / "params.yaml").read_text()) == 0.25
     assert workspace(project) != before
     git(project, "reset", "-q", "--hard")
-    dvc(project, "checkout", "-q")
+    dvc(project, "checkout", "-q", "--with-deps", "make_masks@tiny")
     assert workspace(project) == before
     dvc(project, "exp", "branch", "quarter", "with-quarter")
     assert band_in(git(project, "show", "with-quarter:params.yaml")) == 0.25
@@ -69,7 +69,7 @@ def test_two_workers_run_a_queue_without_touching_the_workspace(project):
     before = workspace(project)
     bands = {"narrow": 0.05, "wide": 0.2}
     for name, band in bands.items():
-        dvc(project, "exp", "run", "--queue", "-S", f"+tiny.masks.ignore_band={band}", "-n", name, "make_masks@tiny")
+        dvc(project, "exp", "run", "--queue", "-S", f"++tiny.masks.ignore_band={band}", "-n", name, "make_masks@tiny")
     dvc(project, "queue", "start", "-j", "2")
     end = time.monotonic() + 300
     while dvc(project, "queue", "status").count("Success") < 2:

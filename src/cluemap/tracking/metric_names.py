@@ -1,13 +1,25 @@
 """Numbers as they go into metrics.json and the run store: plain, flat, and under names that the store takes."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+LONGEST = 250  # characters
+UNFIT = ("", ".", "..")  # between two `/`, MLflow takes them for a path that it does not trust
+
 
 def metric_name(name: str) -> str:
-    """MLflow takes letters, digits, `_ - . space : /`, at most 250 of them; all else becomes `_`."""
-    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
+    """MLflow takes letters, digits, `_ - . space : /`, at most 250 of them, and no empty part between two `/`.
+
+    A name that has to be changed ends in four digits that stand for the whole of it: `oats + peas` and `oats & peas`
+    stay two names, the same in every run.
+    """
+    fit = "/".join("_" if part in UNFIT else re.sub(r"[^\w\-. :]", "_", part) for part in name.split("/"))
+    fit = f"_{fit[1:]}" if fit.startswith("..") else fit
+    if fit == name and len(name) <= LONGEST:
+        return name
+    return f"{fit[: LONGEST - 5]}_{hashlib.blake2b(name.encode(), digest_size=2).hexdigest()}"
 
 
 def plain(value: Any) -> Any:

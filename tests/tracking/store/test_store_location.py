@@ -1,6 +1,7 @@
 """Where runs are kept: the store's address, temporary copies, a moved project, and how often a store is asked."""
 
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 from runs import EXPERIMENT, curve, database, opened, root, train, use_root
 
 from cluemap.errors import TrackingError
@@ -181,8 +183,27 @@ def test_files_are_found_after_their_folder_took_its_final_name(tmp_path, monkey
     assert find_path(written) == final
 
 
+@pytest.mark.parametrize(
+    "name", ["//", "a//b", "..", "/a", "a/", "a/./b", "x" * 300, "...", "oats + peas", "oats & peas"]
+)
+def test_mlflow_takes_every_name_as_it_was_made_fit(name):
+    made = metric_name(name)
+    assert _validate_metric_name(made) is None
+    assert len(made) <= 250
+
+
+def test_class_names_that_differ_in_a_sign_are_two_metrics_in_the_store(root, caplog):
+    names = ["oats + peas", "oats & peas", "//", "a//b", "..", "oats _ peas"]
+    with opened(root) as run:
+        run.summary({"per class": {name: float(number) for number, name in enumerate(names)}})
+    assert sorted(open_store().run(run.id).metrics.values()) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert not caplog.text
+
+
 def test_names_are_made_fit():
-    assert metric_name("per class/Fruits, vegetables & flowers (all)") == "per class/Fruits_ vegetables _ flowers _all_"
+    made = metric_name("per class/Fruits, vegetables & flowers (all)")
+    assert re.fullmatch("per class/Fruits_ vegetables _ flowers _all__[0-9a-f]{4}", made)
+    assert metric_name(made) == made
     assert metric_name("a.b-c_d:e/f G9") == "a.b-c_d:e/f G9"
     assert flat({"a": {"b": True, "c": [1, {"d": 2.5}]}, "text": "x", "none": None}) == {
         "a/b": 1.0,
