@@ -64,7 +64,7 @@ def test_a_trim_of_odd_size_is_no_other_grid(region, tmp_path, height, coarse):
 def test_another_area_of_one_band_is_refused(region, tmp_path):
     write_safe(tmp_path / "images", region, dates=FEW)
     cropped(next((tmp_path / "images").rglob("*B05*")), 46, 60)
-    with pytest.raises(DataError, match="B05.*lies on.*grid.resample"):
+    with pytest.raises(DataError, match=r"B05.*lies on.*grid.resample"):
         opened(tmp_path, "safe")
 
 
@@ -210,7 +210,7 @@ def test_an_l1c_product_is_no_date(region, tmp_path):
     assert [str(day) for day in imagery.dates] == [DATES[0]]
     assert any("1 L1C products are left out" in text and raw.name in text for text in imagery.notes)
     shutil.rmtree(first)
-    with pytest.raises(DataError, match="L1C products alone.*fetch L2A"):
+    with pytest.raises(DataError, match=r"L1C products alone.*fetch L2A"):
         opened(tmp_path, "safe")
 
 
@@ -248,7 +248,7 @@ def test_a_turned_image_is_resampled(region, tmp_path):
     with rasterio.open(file, "r+") as handle:
         handle.transform = Affine(9.0, 1.0, LEFT, 1.0, -9.0, TOP)
     settings = {"bands": list(BANDS[:3]), "true_colour": list(BANDS[:3])}
-    with pytest.raises(DataError, match="turned.*grid.resample"):
+    with pytest.raises(DataError, match=r"turned.*grid.resample"):
         opened(tmp_path, "files", **settings)
     found = whole(opened(tmp_path, "files", grid={"resample": True}, **settings))
     assert (found != -10000).mean() > 0.5
