@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cluemap.data.patches import VOID, Legend
 from cluemap.data.scenes.grid import Grid
 from cluemap.data.scenes.labels import Shapes
-from cluemap.data.scenes.vector_files import on_grid, read_vector
+from cluemap.data.scenes.vector_files import VectorFile, read_features
 from cluemap.files import atomic
 from cluemap.mapping.geotiff import entries
 from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, Canvas
@@ -44,7 +44,7 @@ def hectares(canvas: Canvas, grid: Grid, legend: Legend) -> pd.DataFrame:
 
 def read_parcels(file: Path, grid: Grid) -> gpd.GeoDataFrame:
     """The parcels that lie on the map, in its CRS; raises DataError: no such file, no CRS, nothing on the map."""
-    return on_grid(read_vector(file), file, None, grid)[0]
+    return read_features(VectorFile(file), grid).table
 
 
 def per_parcel(canvas: Canvas, grid: Grid, legend: Legend, table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from scenes import CRSS, DATES, LABELS, LEFT, SPLIT, TOP, Region, write_files, write_folders, write_raster, write_scene
+from scenes import (
+    BANDS,
+    CRSS,
+    DATES,
+    LABELS,
+    LEFT,
+    SPLIT,
+    TOP,
+    Region,
+    write_files,
+    write_folders,
+    write_raster,
+    write_scene,
+)
 
 from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.errors import DataError
@@ -80,11 +93,20 @@ def test_one_date_with_another_grid(scene):
     assert len(list(open_scene(scene, PARAMS))) >= 5
 
 
-def test_a_missing_band(scene):
-    band = scene / "folders" / DATES[1].replace("-", "") / "B11.tif"
-    band.unlink()
+def test_a_band_that_some_or_all_images_lack(scene):
+    """Missing on one date it is no data there; missing on all of them it is refused."""
+    folders = [scene / "folders" / day.replace("-", "") for day in DATES]
+    (folders[1] / "B11.tif").unlink()
     describe(scene, {"kind": "folders", "path": "folders"})
-    refused(scene, band.parent.name, "B11", "images.bands")
+    reader = open_scene(scene, PARAMS)
+    images, eleventh = next(iter(reader)).images, BANDS.index("B11")
+    assert (images[1, eleventh] == -10000).all()
+    assert (np.delete(images[1], eleventh, axis=0) != -10000).all()
+    assert (images[[0, 2]] != -10000).all()
+    assert any("B11 is missing from 1 of 3 images" in text for text in reader.imagery.notes)
+    for folder in (folders[0], folders[2]):
+        (folder / "B11.tif").unlink()
+    refused(scene, "no image has band B11", "images.bands")
 
 
 def test_an_unknown_class_name(scene):
@@ -104,7 +126,7 @@ def test_labels_that_miss_the_images(scene):
     refused(scene, "off.gpkg", "none of its 30 features", "CRS right")
     fields.to_crs("EPSG:4326").set_crs("EPSG:32632", allow_override=True).to_file(scene / "degrees.gpkg")
     describe(scene, labels={**LABELS, "file": "degrees.gpkg"})
-    refused(scene, "degrees.gpkg", "taken as EPSG:4326 they do", "`crs`")
+    refused(scene, "degrees.gpkg", "taken as EPSG:4326 they do", "labels.crs")
 
 
 def test_labels_without_crs(scene):

@@ -3,21 +3,21 @@
 import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError
-from rasterio.warp import transform_bounds
 
 from cluemap.data.patches import NODATA
-from cluemap.data.scenes.grid import Grid, grid_over
-from cluemap.data.scenes.image_files import Granule, Layer, find_granules
-from cluemap.data.scenes.raster_band import Raster, footprint
+from cluemap.data.scenes.extents import check_lattice, grid_of, place_of
+from cluemap.data.scenes.grid import Grid
+from cluemap.data.scenes.raster_band import Look, Raster, look
 from cluemap.data.scenes.scene_file import NAME, Images, Scene
+from cluemap.data.scenes.sources.catalogue import find_granules
+from cluemap.data.scenes.sources.granules import SCALE, Granule, Layer
 from cluemap.errors import DataError
 
 STORED = 10000.0  # stored value of reflectance 1
@@ -27,17 +27,24 @@ READERS = min(8, os.cpu_count() or 1)  # dates that are read at once: decoding i
 class Imagery:
     """t dates of c bands on a grid. `read` may be called from several threads at once."""
 
-    def __init__(self, images: Images, grid: Grid, granules: list[Granule], places: dict[str, Grid], bands: list[str]):
+    def __init__(
+        self, images: Images, grid: Grid, granules: list[Granule], places: list[Grid], bands: list[str],
+        notes: list[str],
+    ):  # fmt: skip
         self.images, self.grid, self.bands = images, grid, tuple(bands)
+        self.notes = notes  # what was left out, or is missing: for the user to know
         self.dates: tuple[date, ...] = tuple(sorted({granule.day for granule in granules}))
         self.days = np.array([day.timetuple().tm_yday for day in self.dates], np.int16)
         self.settings = images.model_dump_json()
         self.masked = all(granule.mask for granule in granules)  # whether clouds are known on every date
-        self.files = sorted({layer.path for granule in granules for layer in _layers(granule)})
+        self.files = sorted({layer.path for granule in granules for layer in granule.layers})
         self._dates: dict[date, list[tuple[dict[str, Raster], Raster | None]]] = defaultdict(list)
-        for granule in granules:
-            place = places[granule.tile]
-            layers = {band: Raster(granule.bands[band], grid, place, Resampling.bilinear) for band in bands}
+        for granule, place in zip(granules, places, strict=True):
+            layers = {
+                band: Raster(granule.bands[band], grid, place, Resampling.bilinear)
+                for band in bands
+                if band in granule.bands
+            }
             mask = Raster(granule.mask, grid, place, Resampling.nearest) if granule.mask else None
             self._dates[granule.day].append((layers, mask))
 
@@ -55,6 +62,15 @@ class Imagery:
         self._fill(picture, index, rows, columns)
         return picture
 
+    def read_stored(self, index: int, rows: slice, columns: slice) -> NDArray[np.float64]:
+        """n: what the files of a date hold there, before scale and offset; to find out what they mean."""
+        parts = [
+            values[seen].astype(np.float64)
+            for layers, _ in self._dates[self.dates[index]]
+            for values, seen in (layer.read(rows, columns) for layer in layers.values())
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
     def _fill(self, picture: NDArray, index: int, rows: slice, columns: slice) -> None:
         for layers, mask in self._dates[self.dates[index]]:
             self._lay(picture, layers, mask, rows, columns)
@@ -62,7 +78,7 @@ class Imagery:
     def _lay(
         self, picture: NDArray, layers: dict[str, Raster], mask: Raster | None, rows: slice, columns: slice
     ) -> None:
-        """c h w: fill what earlier tiles of the date left empty."""
+        """c h w: fill what earlier images of the date left empty."""
         hidden = None
         if mask is not None:
             classes, known = mask.read(rows, columns)
@@ -70,6 +86,8 @@ class Imagery:
             if hidden.all():
                 return
         for band, name in zip(picture, self.bands, strict=True):
+            if name not in layers:
+                continue  # the image has no such band
             values, seen = layers[name].read(rows, columns)
             seen &= band == NODATA
             if hidden is not None:
@@ -79,7 +97,8 @@ class Imagery:
 
 def stored(values: NDArray, layer: Layer) -> NDArray[np.int16]:
     """Values of a file -> reflectance x 10000, rounded; never NODATA."""
-    scale, offset = layer.scale * STORED, layer.offset * STORED
+    scale = (SCALE if layer.scale is None else layer.scale) * STORED
+    offset = (layer.offset or 0.0) * STORED
     if abs(scale - 1.0) < 1e-9 and values.dtype.kind in "iu":
         reflectance = values.astype(np.int32) + round(offset)
     else:
@@ -91,70 +110,47 @@ def open_imagery(folder: Path, scene: Scene, bands: list[str] | None = None) -> 
     """Find every date, and see that all lie on one grid. `bands`: a choice of the scene's, in another order.
 
     Raises:
-        DataError: no images, an unreadable one, a missing band, dates on different grids.
+        DataError: no images, an unreadable one, a band that none has, dates on different grids, bounds off them.
     """
     bands = scene.images.bands if bands is None else bands
     missing = [band for band in bands if band not in scene.images.bands]
     if missing:
         raise DataError(f"{folder / NAME}: images.bands lacks {', '.join(missing)}, which the model was trained on")
-    granules = find_granules(folder, scene.images)
-    places = _places(granules, scene.grid.pixel, scene.grid.resample)
-    grid = _grid(folder, scene, places)
-    for tile, place in places.items():
-        if scene.grid.resample:
-            places[tile] = grid
-        elif not grid.aligned(place):
-            raise DataError(
-                f"tile {tile or 'of the images'} lies on {place}, which is not on the lattice of the scene's grid, "
-                f"{grid}: set grid.resample: true in {NAME} to bring them together"
-            )
-    return Imagery(scene.images, grid, granules, places, bands)
+    granules, notes = find_granules(folder, scene.images)
+    looks = _looks(granules)
+    _check_kinds(granules, looks, folder / NAME)
+    granules = [_scaled(granule, looks) for granule in granules]
+    looks = {layer.scaled(found.scale, found.offset): found for layer, found in looks.items()}
+    if scene.grid.resample:
+        grid = grid_of(folder, scene, granules, looks)
+        return Imagery(scene.images, grid, granules, [grid] * len(granules), bands, notes)
+    places = [place_of(granule, looks, scene.grid.pixel) for granule in granules]
+    grid = grid_of(folder, scene, granules, looks)
+    check_lattice(granules, places, grid)
+    return Imagery(scene.images, grid, granules, places, bands, notes)
 
 
-def _places(granules: list[Granule], pixel: float, resample: bool) -> dict[str, Grid]:
-    """The grid of each tile, the same on all its dates and bands; with `resample` that of its first."""
-    places: dict[str, Grid] = {}
-    first: dict[str, Path] = {}
+def _looks(granules: list[Granule]) -> dict[Layer, Look]:
+    layers = list(dict.fromkeys(layer for granule in granules for layer in granule.layers))
+    with ThreadPoolExecutor(READERS) as pool:  # files on the web take their time
+        return dict(zip(layers, pool.map(look, layers), strict=True))
+
+
+def _scaled(granule: Granule, looks: dict[Layer, Look]) -> Granule:
+    """With the scale and offset that the files' tags give, where nothing else does."""
+    scaled = {layer: layer.scaled(looks[layer].scale, looks[layer].offset) for layer in granule.layers}
+    mask = scaled[granule.mask] if granule.mask else None
+    return replace(granule, bands={band: scaled[layer] for band, layer in granule.bands.items()}, mask=mask)
+
+
+def _check_kinds(granules: list[Granule], looks: dict[Layer, Look], file: Path) -> None:
+    """Refuse pictures for the eye: 8 bits hold no reflectance x 10000."""
     for granule in granules:
-        for layer in _layers(granule):
-            if resample and granule.tile in places:
-                continue
-            found = footprint(layer, pixel)
-            if found is None:
-                if resample:
-                    continue
+        for layer in granule.bands.values():
+            if looks[layer].dtype in ("uint8", "int8") and layer.scale is None and looks[layer].scale == SCALE:
                 raise DataError(
-                    f"{layer.path} is turned, oblong or in degrees: set grid.crs and grid.resample: true in {NAME}"
+                    f"{layer.path} holds 8-bit values, a picture and no reflectance: give the reflectance itself, or "
+                    f"set images.scale (and images.offset) in {file}"
                 )
-            known = places.setdefault(granule.tile, found)
-            named = first.setdefault(granule.tile, layer.path)
-            if (known.height, known.width) != (found.height, found.width) or not known.aligned(found) \
-                    or known.offset(found) != (0, 0):  # fmt: skip
-                raise DataError(
-                    f"{layer.path} lies on {found}, but {named} on {known}: set grid.resample: true in {NAME} to bring "
-                    "all dates to one grid, or take the date out"
-                )
-    return places
-
-
-def _grid(folder: Path, scene: Scene, places: dict[str, Grid]) -> Grid:
-    """The scene's grid: as scene.yaml says, else all tiles together in the CRS of the first."""
-    wanted, file = scene.grid, folder / NAME
-    first = next(iter(places.values()), None)
-    if first is None and (wanted.crs is None or wanted.bounds is None):
-        raise DataError(f"{file}: the images lie on no grid of metres: give grid.crs and grid.bounds")
-    try:
-        crs = CRS.from_user_input(wanted.crs) if wanted.crs or first is None else first.crs
-    except CRSError:
-        raise DataError(f"{file}: grid.crs {wanted.crs!r} is no CRS: give one like EPSG:32632") from None
-    if wanted.bounds:
-        return grid_over(crs, (wanted.bounds[0], wanted.bounds[1], wanted.bounds[2], wanted.bounds[3]), wanted.pixel)
-    boxes = np.array([transform_bounds(place.crs, crs, *place.bounds, densify_pts=21) for place in places.values()])
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    if first is not None and crs != first.crs:  # no corner to keep: round outwards
-        low, high = np.floor(low / wanted.pixel) * wanted.pixel, np.ceil(high / wanted.pixel) * wanted.pixel
-    return grid_over(crs, (float(low[0]), float(low[1]), float(high[0]), float(high[1])), wanted.pixel)
-
-
-def _layers(granule: Granule) -> list[Layer]:
-    return [*granule.bands.values(), *([granule.mask] if granule.mask else [])]
+            if looks[layer].dtype.startswith("complex"):
+                raise DataError(f"{layer.path} holds complex numbers, no reflectance: take it out")

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from cluemap.data.patches import VOID, Knowledge, Legend
+from cluemap.data.scenes.class_table import ClassTable, crops_of, label_ids
 from cluemap.data.scenes.grid import Grid
 from cluemap.data.scenes.scene_file import NAME, Areas, Points, Polygons, Scene, classes_of
-from cluemap.data.scenes.vector_files import ClassTable, crops_of, label_ids, read_shapes
+from cluemap.data.scenes.vector_files import read_shapes
 from cluemap.errors import DataError
 
 
@@ -40,7 +41,9 @@ class Labelling:
         if scene.labels is None:
             raise DataError(f"{folder / NAME} has no `labels`: training needs them (maps alone do not)")
         spec, table = scene.labels, ClassTable(classes_of(scene), folder / NAME)
-        shapes, self.missed = read_shapes(folder, spec, grid)  # missed: how many features lie off the images
+        self.notes: list[str] = []  # what was left out: for the user to know
+        found = read_shapes(folder, spec, grid, self.notes)
+        shapes, self.missed = found.table, found.off  # missed: how many features lie off the images
         self.files = [folder / name for name in (spec.file, getattr(spec, "table", None)) if name]
         self.crops: NDArray[np.bool_] | None = None  # a k
         self.cover, self.presence, self.areas = 0.5, None, None
@@ -49,16 +52,18 @@ class Labelling:
             lists, self.cover = crops_of(folder, spec, shapes, table), spec.cover
             told = [number for number, names in enumerate(lists) if names is not None]
             self.crops = np.array([lists[number] for number in told])
-            self.areas = Shapes(shapely.STRtree(shapes.geometry.values[told]), np.arange(len(told), dtype=np.int32))
+            self.areas = Shapes(
+                shapely.STRtree(np.asarray(shapes.geometry.values)[told]), np.arange(len(told), dtype=np.int32)
+            )
             mapped = scene.truth
             if scene.truth:
-                shapes, _ = read_shapes(folder, scene.truth, grid)
+                shapes = read_shapes(folder, scene.truth, grid, self.notes).table
                 self.files.append(folder / scene.truth.file)
         else:
             mapped, self.presence = spec, 0.0 if isinstance(spec, Points) else None
         self.mapped = None
         if mapped is not None:
-            ids = label_ids(shapes, mapped, folder, table).astype(np.int32)
+            ids = label_ids(shapes, mapped, folder, table, self.notes).astype(np.int32)
             self.mapped = Shapes(shapely.STRtree(shapes.geometry.values), ids)
         outside_is_background = isinstance(mapped, Polygons) and mapped.outside == "background"
         self.ground = 0 if outside_is_background else VOID

@@ -4,20 +4,36 @@ import contextlib
 import os
 import resource
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
-from cluemap.data.scenes.grid import Grid, grid_over, window_of
-from cluemap.data.scenes.image_files import Layer
+from cluemap.data.scenes.grid import Grid, window_of
+from cluemap.data.scenes.sources.granules import SCALE, Layer
 from cluemap.errors import DataError
 
 os.environ.setdefault("GDAL_CACHEMAX", "512")  # MB of decoded tiles, over all files
+os.environ.setdefault("GDAL_HTTP_TIMEOUT", "30")  # seconds: a server that is silent is an error, not a hang
+os.environ.setdefault("GDAL_HTTP_MAX_RETRY", "2")
+MOST_PIXELS = 60_000  # a side: more is no image of one place, but a damaged header
+
+
+class Look(NamedTuple):
+    """What a file says of a layer."""
+
+    crs: CRS
+    bounds: tuple[float, float, float, float]
+    pixel: float  # width of a pixel, in units of the CRS
+    native: Grid | None  # None where pixels are no squares along the axes
+    scale: float
+    offset: float
+    dtype: str
 
 
 class Raster:
@@ -45,26 +61,27 @@ class Raster:
             try:
                 view, nodata = self._opened()
                 found = view.read(self.layer.number, window=window_of(mine, across))
-            except (RasterioError, OSError) as error:
+            except (RasterioError, OSError, ValueError) as error:
                 raise damaged(self.layer, error) from None
         values, seen = np.zeros(shape, found.dtype), np.zeros(shape, bool)
         inside = np.s_[mine.start + row - rows.start : mine.stop + row - rows.start,
                        across.start + column - columns.start : across.stop + column - columns.start]  # fmt: skip
         values[inside] = found
-        seen[inside] = (found != nodata) & (~np.isnan(found) if found.dtype.kind == "f" else True)
+        seen[inside] = (found != nodata) & (np.isfinite(found) if found.dtype.kind == "f" else True)
         return values, seen
 
     def _opened(self) -> tuple[Any, float]:
         """The file (or its resampled view), opened at first use and kept: closing it would drop its decoded tiles."""
         if self._file is None:
             _allow_many_files()
-            self._file = rasterio.open(self.layer.path)
+            self._file = rasterio.open(self.layer.source)
         nodata = self.layer.nodata if self.layer.nodata is not None else self._file.nodata
         nodata = 0.0 if nodata is None else float(nodata)
         if self._view is None:
-            own = native(self._file)
+            own = _native(self._file)
             same = own is not None and self.place.aligned(own) and self.place.offset(own) == (0, 0)
-            self._view = self._file if same else self._warped(nodata)
+            inside = same and own.height >= self.place.height and own.width >= self.place.width  # type: ignore[union-attr]
+            self._view = self._file if inside else self._warped(nodata)
         return self._view, nodata
 
     def _warped(self, nodata: float) -> WarpedVRT:
@@ -75,42 +92,49 @@ class Raster:
         )  # fmt: skip
 
 
-def native(file: Any) -> Grid | None:
-    """The grid a file lies on; None where its pixels are no squares along the axes of its CRS."""
-    transform = file.transform
-    square = transform.b == 0 == transform.d and abs(transform.a + transform.e) < 1e-6 and transform.a > 0
-    if not square or file.crs is None:
-        return None
-    return Grid(file.crs, transform.c, transform.f, transform.a, file.height, file.width)
-
-
-def footprint(layer: Layer, pixel: float) -> Grid | None:
-    """The layer's extent in pixels of `pixel` metres, in its own CRS; None as `native`.
+def look(layer: Layer) -> Look:
+    """What the layer's file says of it.
 
     Raises:
-        DataError: the file cannot be opened, has no such band or no CRS.
+        DataError: the file cannot be opened, has no such band, no CRS, or values that are no reflectance.
     """
     try:
-        with rasterio.open(layer.path) as file:
+        with rasterio.open(layer.source) as file:
             if layer.number > file.count:
                 raise DataError(f"{layer.path} has {file.count} bands, not the {layer.number} of images.file_bands")
             if file.crs is None:
                 raise DataError(
                     f"{layer.path} has no CRS: assign one (gdal_edit.py -a_srs EPSG:32632 {layer.path.name})"
                 )
-            own, bounds = native(file), file.bounds
-    except (RasterioError, OSError) as error:
+            if max(file.shape) > MOST_PIXELS:
+                raise DataError(f"{layer.path} says it is {file.shape} px large, it is damaged: fetch it again")
+            index = layer.number - 1
+            scale, offset, kind = float(file.scales[index]), float(file.offsets[index]), file.dtypes[index]
+            tagged = (scale, offset) != (1.0, 0.0)
+            if not np.isfinite([scale, offset, *file.bounds]).all() or scale <= 0:
+                raise DataError(
+                    f"{layer.path} has the scale {scale:g}, the offset {offset:g} and the bounds {tuple(file.bounds)}: "
+                    "fetch it again, or set images.scale in scene.yaml"
+                )
+            found = file.crs, tuple(file.bounds), abs(file.transform.a), _native(file)
+    except (RasterioError, OSError, ValueError) as error:
         raise damaged(layer, error) from None
-    if own is None or not own.crs.is_projected:
-        return None
-    return grid_over(own.crs, tuple(bounds), pixel)
+    return Look(*found, *((scale, offset) if tagged else (SCALE, 0.0)), kind)
 
 
 def damaged(layer: Layer, error: Exception) -> DataError:
     reason = str(error) if str(error) and "See previous" not in str(error) else str(error.__cause__ or error)
-    return DataError(
-        f"{layer.path} cannot be read, it may be cut short ({reason}): fetch it again, or take the date out"
-    )
+    named = f"{layer.path}: {layer.address.removeprefix('/vsicurl/')}" if layer.address else f"{layer.path}"
+    return DataError(f"{named} cannot be read, it may be cut short ({reason}): fetch it again, or take the date out")
+
+
+def _native(file: Any) -> Grid | None:
+    """The grid a file lies on; None where its pixels are no squares along the axes of its CRS."""
+    transform = file.transform
+    square = transform.b == 0 == transform.d and abs(transform.a + transform.e) < 1e-6 and transform.a > 0
+    if not square or file.crs is None:
+        return None
+    return Grid(file.crs, transform.c, transform.f, transform.a, file.height, file.width)
 
 
 def _allow_many_files() -> None:

@@ -1,14 +1,15 @@
 """scene.yaml as frozen, strictly checked classes: one field per key."""
 
-import difflib
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from cluemap.data.scenes.tables import nearest, plain, read_csv
 from cluemap.errors import DataError
 
 NAME = "scene.yaml"
@@ -39,6 +40,18 @@ class Images(Part):
     nodata: float | None = None  # absent: what the file says, else 0
     hide: list[int] = SEEN_BADLY  # SCL values whose pixels count as not seen; [] keeps all
     true_colour: list[str] = Field(default=["B04", "B03", "B02"], min_length=3, max_length=3)  # red, green, blue
+    season_start: str | date | None = None  # 2018-10-01: only images of the twelve months from this day on
+
+    @field_validator("season_start")
+    @classmethod
+    def _is_date(cls, value: str | date | None) -> str | date | None:
+        if isinstance(value, str):
+            date.fromisoformat(value)  # a ValueError of its own
+        return value
+
+    @property
+    def season(self) -> date | None:
+        return date.fromisoformat(self.season_start) if isinstance(self.season_start, str) else self.season_start
 
 
 class GridPart(Part):
@@ -55,6 +68,13 @@ class Class(Part):
     colour: str | None = Field(default=None, pattern="^#[0-9a-fA-F]{6}$")
     values: list[str | int] | None = None  # what the labels call it; absent: its name
 
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not plain(value):
+            raise ValueError("a class needs a name")
+        return plain(value)
+
 
 class Polygons(Part):
     kind: Literal["polygons"]
@@ -62,6 +82,7 @@ class Polygons(Part):
     column: str  # holds the class
     layer: str | None = None
     crs: str | None = None  # of a file that does not say
+    encoding: str | None = None  # of a Shapefile's texts, like UTF-8 or cp1252; absent: what it says, else found out
     outside: Literal["unlabelled", "background"] = "unlabelled"  # land without a polygon
     others: Literal["refuse", "unlabelled", "background"] = "refuse"  # polygons of a class that is not in `classes`
 
@@ -72,7 +93,9 @@ class Points(Part):
     column: str
     x: str = "x"
     y: str = "y"
+    layer: str | None = None
     crs: str | None = None
+    encoding: str | None = None
     others: Literal["refuse", "unlabelled", "background"] = "refuse"
 
 
@@ -83,6 +106,7 @@ class Areas(Part):
     separator: str = ";"
     layer: str | None = None
     crs: str | None = None
+    encoding: str | None = None
     table: str | None = None  # CSV that holds `column`; absent: the polygons hold it
     key: str | None = None  # with `table`: the column by which polygons and table are joined
     cover: float = Field(default=0.5, gt=0, le=1)  # a window takes the crops of an area that covers this share of it
@@ -119,7 +143,7 @@ def read_scene(folder: Path) -> Scene:
         tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{file} is missing: write it as docs/data/scene.md says") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, OSError, RecursionError, AttributeError, TypeError) as error:
         raise DataError(f"{file} is not YAML: {error}") from None
     try:
         scene = Scene.model_validate(tree)
@@ -138,26 +162,6 @@ def classes_of(scene: Scene) -> list[Class]:
     if isinstance(scene.classes, str):
         raise ValueError("read_scene reads the table of classes")
     return scene.classes
-
-
-def read_csv(file: Path, wanted: list[str]) -> pd.DataFrame:
-    """A table with at least the columns `wanted`, all as text; raises DataError naming the file and what it lacks."""
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise DataError(f"{file} is missing: mend its name in {NAME}, or write it") from None
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors
-        raise DataError(f"{file} is no CSV table ({error}): write it as comma-separated UTF-8 with a header") from None
-    for name in wanted:
-        if name not in table:
-            raise DataError(f"{file} has no column {name!r}{nearest(name, list(table))}; it has {list(table)}")
-    return table
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """ ": did you mean ...?", or nothing."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f": did you mean {near[0]!r}?" if near else ""
 
 
 def _table(file: Path) -> list[Class]:

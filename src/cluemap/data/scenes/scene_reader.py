@@ -10,6 +10,7 @@ import numpy as np
 from cluemap.data.patches import NODATA, Legend, Patch, checked
 from cluemap.data.scenes.imagery import Imagery, open_imagery
 from cluemap.data.scenes.labels import Labelling
+from cluemap.data.scenes.reflectance import check_level
 from cluemap.data.scenes.scene_file import NAME, read_scene
 from cluemap.data.scenes.spatial_split import Block, Piece, assign_folds, lay_blocks, pieces
 from cluemap.errors import DataError
@@ -79,6 +80,7 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
     """
     scene = read_scene(root)
     imagery = open_imagery(root, scene)
+    check_level(imagery, root)
     labels = Labelling(root, scene, imagery.grid)
 
     def reaches(block: Block) -> bool:

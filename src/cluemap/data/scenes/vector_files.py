@@ -1,165 +1,264 @@
-"""Vector files and tables of the user's, in the CRS of the scene, and the classes they name."""
+"""Vector files and tables of the user's, in the CRS of the scene; only what lies on it is read."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError
-from pyproj import CRS
-from pyproj.exceptions import CRSError
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
 
-from cluemap.data.patches import VOID, CropClass
 from cluemap.data.scenes.grid import Grid
-from cluemap.data.scenes.scene_file import (
-    BACKGROUND,
-    COLOURS,
-    NAME,
-    Areas,
-    Class,
-    Points,
-    Polygons,
-    nearest,
-    read_csv,
-)
+from cluemap.data.scenes.scene_file import NAME, Areas, Points, Polygons
+from cluemap.data.scenes.tables import listed, nearest, plain, read_csv
 from cluemap.errors import DataError
 
-LEFT_OUT = -1  # a label that is not used
+FAILURES = (DataSourceError, ValueError, OSError, RuntimeError, KeyError, TypeError, ProjError)
+PARQUET = (".parquet", ".geoparquet")
 
 
-class ClassTable:
-    """What the labels' values mean: ids 1..K in the order of scene.yaml, 0 = background."""
+@dataclass(frozen=True)
+class VectorFile:
+    """A file of features, and what is said of it."""
 
-    def __init__(self, classes: Sequence[Class], source: Path):
-        crops = [one for one in classes if one.name != BACKGROUND]
-        self.source = source
-        self.crops = tuple(CropClass(one.name, one.colour or COLOURS[i % len(COLOURS)]) for i, one in enumerate(crops))
-        self.has_background = len(crops) < len(classes)
-        self._ids: dict[str, int] = {}
-        numbers = {one.name: number for number, one in enumerate(crops, 1)} | {BACKGROUND: 0}
-        for one in classes:
-            for value in [one.name] if one.values is None else one.values:
-                if self._ids.setdefault(str(value), numbers[one.name]) != numbers[one.name]:
-                    raise DataError(f"{source}: the value {value!r} belongs to two classes: give it to one of them")
-
-    def ids(self, values: Sequence[object], file: Path, others: str) -> NDArray[np.int16]:
-        """n values -> n ids, LEFT_OUT for those that `others` leaves unlabelled.
-
-        Raises:
-            DataError: a value that is in no class, where `others` refuses it. Names them all.
-        """
-        names = [_text(value) for value in values]
-        unknown = sorted({name for name in names if name not in self._ids})
-        if unknown and others == "refuse":
-            shown = ", ".join(repr(name) for name in unknown[:8]) + (" ..." if len(unknown) > 8 else "")
-            raise DataError(
-                f"{file} holds {shown}, which no class of {self.source} names{nearest(unknown[0], list(self._ids))}; "
-                "add it to a class's `values`, or say by labels.others what becomes of it (unlabelled, background)"
-            )
-        instead = 0 if others == "background" else LEFT_OUT
-        return np.array([self._ids.get(name, instead) for name in names], np.int16)
+    path: Path
+    layer: str | None = None
+    crs: str | None = None  # of a file that does not say, or says it wrong
+    encoding: str | None = None
+    correction: str = f"set labels.crs in {NAME}"  # what errors about the CRS advise
 
 
-def read_shapes(folder: Path, spec: Polygons | Points | Areas, grid: Grid) -> tuple[gpd.GeoDataFrame, int]:
-    """The labels' features on the images, repaired, in the grid's CRS, with the column(s) that `spec` names; and how
-    many lie off the images.
+@dataclass(frozen=True)
+class Features:
+    """Those features of a file that lie on the grid, in its CRS. The index is the row in the file, from 0."""
+
+    table: gpd.GeoDataFrame
+    total: int  # features of the file
+    off: int  # of them, how many lie off the grid
+    empty: int  # and how many have no geometry
+
+
+def read_shapes(folder: Path, spec: Polygons | Points | Areas, grid: Grid, notes: list[str]) -> Features:
+    """The labels' features on the images with the column that `spec` names: polygons, or of `Points` points. What is
+    left out goes to `notes`.
 
     Raises:
         DataError: missing or unreadable file, no such column, no CRS, or nothing that lies on the images.
     """
-    file = folder / spec.file
-    if isinstance(spec, Points) and file.suffix.lower() == ".csv":
-        table = _points_of_csv(file, spec)
-    else:
-        table = read_vector(file, getattr(spec, "layer", None))
     wanted = spec.key if isinstance(spec, Areas) and spec.key else spec.column
-    if wanted not in table:
-        raise DataError(f"{file} has no column {wanted!r}{nearest(wanted, list(table))}; it has {list(table.columns)}")
-    return on_grid(table, file, spec.crs, grid)
+    file = folder / spec.file
+    source = VectorFile(file, spec.layer, spec.crs, spec.encoding)
+    if isinstance(spec, Points) and file.suffix.lower() == ".csv":
+        found = on_grid(_points_of_csv(file, spec), source, grid)
+    else:
+        found = read_features(source, grid, wanted)
+    kind = "points" if isinstance(spec, Points) else "polygons"
+    table = of_kind(found.table, kind)
+    if other := len(found.table) - len(table):
+        notes.append(
+            f"{file}: {other} of {len(found.table)} features are no {kind}: left out"
+            + (" (labels.kind: points is for points)" if kind == "polygons" else "")
+        )
+    if not len(table):
+        raise DataError(f"{file} holds no {kind} on the images: set labels.kind in {NAME} to what it holds")
+    if found.empty:
+        notes.append(f"{file}: {found.empty} of {found.total} features have no geometry: left out")
+    return Features(table, found.total, found.off, found.empty)
 
 
-def read_vector(file: Path, layer: str | None = None) -> gpd.GeoDataFrame:
-    """Any vector file that GDAL reads; raises DataError."""
-    if not file.exists():
-        raise DataError(f"{file} is missing: mend its name in {NAME}, or put it there")
-    try:
-        table = gpd.read_file(file, layer=layer) if layer else gpd.read_file(file)
-    except (DataSourceError, ValueError, OSError, RuntimeError) as error:
-        raise DataError(
-            f"{file} cannot be read as a vector file ({error}): export it again, e.g. as GeoPackage"
-        ) from None
-    if not isinstance(table, gpd.GeoDataFrame) or not len(table):
-        raise DataError(f"{file} holds no features: name the layer, or export it again")
-    return table
-
-
-def on_grid(table: gpd.GeoDataFrame, file: Path, crs: str | None, grid: Grid) -> tuple[gpd.GeoDataFrame, int]:
-    """The features in the grid's CRS without those off the images and empty ones, and how many these are.
+def read_features(source: VectorFile, grid: Grid, column: str | None = None) -> Features:
+    """What of the file lies on the grid; of the columns only `column` (absent: all).
 
     Raises:
-        DataError: no CRS is known, or nothing lies on the images.
+        DataError: see `read_shapes`.
     """
-    if crs:
-        try:
-            table = table.set_crs(CRS.from_user_input(crs), allow_override=True)
-        except CRSError:
-            raise DataError(f"{file}: labels.crs {crs!r} is no CRS: give one like EPSG:4326") from None
-    if table.crs is None:
-        raise DataError(f"{file} does not say its CRS: set labels.crs in {NAME}, e.g. EPSG:4326, or add its .prj file")
-    moved = table.to_crs(CRS.from_wkt(grid.crs.to_wkt()))
-    moved = moved.set_geometry(shapely.make_valid(moved.geometry.values))
-    inside = _inside(moved, grid)
-    if not inside.any():
-        raise DataError(
-            f"{file}: none of its {len(table)} features lies on the images: they span "
-            f"{np.round(table.total_bounds, 4).tolist()} in {table.crs.to_string()[:40]}, the images "
-            f"{np.round(grid.bounds, 1).tolist()} in {grid.name}; {_better_crs(table, grid)}"
+    file = source.path
+    if not file.exists():
+        raise DataError(f"{file} is missing: correct its name, or put it there")
+    if file.suffix.lower() in PARQUET:
+        table = _read_parquet(file)
+        if column is not None:
+            table = table.rename(columns={_column(file, column, list(table)): column})
+        return on_grid(table, source, grid)
+    info = file_info(source)
+    crs = crs_of(source, info["crs"])
+    try:
+        box = Transformer.from_crs(_pyproj(grid), crs, always_xy=True).transform_bounds(*grid.bounds, densify_pts=21)
+        bbox = tuple(box) if np.isfinite(box).all() and box[0] <= box[2] else None
+        columns = None if column is None else [_column(file, column, list(info["fields"]))]
+        table = pyogrio.read_dataframe(
+            file, layer=source.layer, encoding=info["encoding"], columns=columns, bbox=bbox, fid_as_index=True
         )
-    return moved[inside].reset_index(drop=True), int((~inside).sum())
+        if isinstance(table, gpd.GeoDataFrame) and columns:
+            table = table.rename(columns={columns[0]: column})
+        if not isinstance(table, gpd.GeoDataFrame):
+            raise DataError(f"{file} holds a table without geometries: name the layer that has them")
+        found = on_grid(table.set_crs(crs, allow_override=True), source, grid, strict=False)
+        if len(found.table) == info["features"]:
+            return found
+        return _counted(source, info, crs, found, grid)
+    except FAILURES as error:
+        raise _unreadable(file, error) from None
+
+
+def file_info(source: VectorFile) -> dict[str, Any]:
+    """What pyogrio says of the layer: crs, fields, features, encoding to read it with.
+
+    Raises:
+        DataError: it cannot be read, or holds nothing.
+    """
+    try:
+        if source.layer is not None:
+            names = [str(name) for name, _ in pyogrio.list_layers(source.path)]
+            if source.layer not in names:
+                raise DataError(
+                    f"{source.path} has no layer {source.layer!r}{nearest(source.layer, names)}; it has {listed(names)}"
+                )
+        info = dict(pyogrio.read_info(source.path, layer=source.layer, force_feature_count=True))
+    except FAILURES as error:
+        raise _unreadable(source.path, error) from None
+    if not info["features"]:
+        raise DataError(f"{source.path} holds no features: name the layer, or export it again")
+    info["encoding"] = source.encoding or _encoding(source)
+    return info
+
+
+def crs_of(source: VectorFile, own: object) -> CRS:
+    """The CRS that is set, else the file's; raises DataError where there is none."""
+    try:
+        if source.crs:
+            return CRS.from_user_input(source.crs)
+        if own is None:
+            raise DataError(f"{source.path} does not say its CRS: {source.correction}, or add its .prj file")
+        return CRS.from_user_input(own)
+    except CRSError:
+        raise DataError(
+            f"{source.path}: the CRS {source.crs or own!r} is none: {source.correction}, e.g. EPSG:4326"
+        ) from None
+
+
+def on_grid(table: gpd.GeoDataFrame, source: VectorFile, grid: Grid, strict: bool = True) -> Features:
+    """The features of a whole table that lie on the grid, in its CRS.
+
+    Raises:
+        DataError: no CRS is known; where `strict`, nothing lies on the images.
+    """
+    table = table.set_crs(crs_of(source, table.crs), allow_override=True)
+    empty = table.geometry.isna() | table.geometry.is_empty
+    moved = table[~empty].to_crs(_pyproj(grid))
+    inside = _inside(moved, grid)
+    if strict and not inside.any():
+        bounds = _finite(table.total_bounds)
+        raise _off(source, table.crs, len(table), int(empty.sum()), bounds, grid)
+    return Features(moved[inside], len(table), int((~inside).sum()), int(empty.sum()))
+
+
+def of_kind(table: gpd.GeoDataFrame, kind: str) -> gpd.GeoDataFrame:
+    """Features that are polygons (repaired: a spike of no width, a ring that crosses itself), or that are points."""
+    if kind == "points":
+        return table[table.geom_type.isin(("Point", "MultiPoint"))]
+    shapes = polygonal(table.geometry.values)
+    return table.set_geometry(gpd.GeoSeries(shapes, index=table.index, crs=table.crs))[~shapely.is_missing(shapes)]
+
+
+def polygonal(shapes: NDArray) -> NDArray:
+    """The valid area of each geometry; None for those that have none."""
+    held = np.asarray(shapes, object)
+    area = np.isin(shapely.get_type_id(held), (3, 6, 7))
+    fixed = np.full(held.shape, None, object)
+    fixed[area] = shapely.make_valid(held[area], method="structure", keep_collapsed=False)
+    mixed = np.flatnonzero(shapely.get_type_id(fixed) == 7)
+    for index in mixed:  # a collection: its polygons alone
+        parts = shapely.get_parts(fixed[index])
+        fixed[index] = shapely.union_all(parts[shapely.area(parts) > 0])
+    fixed[shapely.is_empty(fixed) | ~np.isin(shapely.get_type_id(fixed), (3, 6))] = None
+    return fixed
+
+
+def _counted(source: VectorFile, info: dict[str, Any], crs: CRS, found: Features, grid: Grid) -> Features:
+    """With the features that a read by box leaves out; raises DataError where nothing was left."""
+    _, bounds = pyogrio.read_bounds(source.path, layer=source.layer)
+    empty = int(np.isnan(bounds).any(axis=0).sum())
+    total = int(info["features"])
+    if not len(found.table):
+        known = bounds[:, ~np.isnan(bounds).any(axis=0)]
+        span = np.array([*known[:2].min(axis=1), *known[2:].max(axis=1)]) if known.size else np.full(4, np.nan)
+        raise _off(source, crs, total, empty, span, grid)
+    return Features(found.table, total, total - empty - len(found.table), empty)
+
+
+def _off(source: VectorFile, crs: CRS, total: int, empty: int, bounds: NDArray, grid: Grid) -> DataError:
+    if empty == total:
+        return DataError(f"{source.path}: none of its {total} features has a geometry: export it again")
+    without = f" ({empty} of them have no geometry)" if empty else ""
+    return DataError(
+        f"{source.path}: none of its {total} features lies on the images{without}: they span "
+        f"{np.round(bounds, 4).tolist()} in {crs.to_string()[:40]}, the images {np.round(grid.bounds, 1).tolist()} in "
+        f"{grid.name}; {_better_crs(source, bounds, grid)}"
+    )
+
+
+def _better_crs(source: VectorFile, bounds: NDArray, grid: Grid) -> str:
+    """What to do about features that miss the images: the CRS in which they would not, if an obvious one is."""
+    ours, box = _pyproj(grid), shapely.box(*grid.bounds)
+    for name, crs in ((grid.name, ours), ("EPSG:4326", CRS.from_epsg(4326))):
+        try:
+            moved = Transformer.from_crs(crs, ours, always_xy=True).transform_bounds(*bounds)
+        except ProjError:
+            continue
+        if np.isfinite(moved).all() and shapely.box(*moved).intersects(box):
+            return f"taken as {name} they do: {source.correction.replace('`', '')} to {name}"
+    return "is their CRS right, and are these the images?"
 
 
 def _inside(table: gpd.GeoDataFrame, grid: Grid) -> NDArray[np.bool_]:
     """n: whether the feature touches the images (coordinates that its CRS cannot have are infinite by now)."""
     finite = np.isfinite(table.geometry.bounds.to_numpy()).all(axis=1)
-    return np.asarray(finite & ~table.geometry.is_empty & table.intersects(shapely.box(*grid.bounds)))
+    return np.asarray(finite & table.intersects(shapely.box(*grid.bounds)).to_numpy())
 
 
-def _better_crs(table: gpd.GeoDataFrame, grid: Grid) -> str:
-    """What to do about features that miss the images: the CRS in which they would not, if an obvious one is."""
-    ours = CRS.from_wkt(grid.crs.to_wkt())
-    for name, crs in ((grid.name, ours), ("EPSG:4326", CRS.from_epsg(4326))):
-        if _inside(table.set_crs(crs, allow_override=True).to_crs(ours), grid).any():
-            return f"taken as {name} they do: set that as the labels' `crs` in {NAME}"
-    return "is their CRS right, and are these the images?"
+def _finite(bounds: NDArray) -> NDArray:
+    return np.where(np.isfinite(bounds), bounds, 0.0)
 
 
-def crops_of(folder: Path, spec: Areas, table: gpd.GeoDataFrame, classes: ClassTable) -> list[NDArray[np.bool_] | None]:
-    """For every area (row of `table`) k: which crops it is said to have; None where nothing is said.
-
-    Raises:
-        DataError: an unknown crop, or a table of lists that goes with none of the areas.
-    """
-    lists, file = table[spec.column].tolist() if not spec.table else [], folder / spec.file
-    if spec.table and spec.key:
-        file = folder / spec.table
-        rows = read_csv(file, [spec.key, spec.column])
-        joined = rows.groupby(spec.key)[spec.column].agg(spec.separator.join)  # one line a crop, or one line an area
-        keys = [_text(value) for value in table[spec.key]]
-        lists = [joined.get(key, "") for key in keys]
-    names = [[name.strip() for name in _text(text).split(spec.separator) if name.strip()] for text in lists]
-    if not any(names):
-        raise DataError(f"{file}: none of the {len(table)} areas has a list of crops: mend labels.column or labels.key")
-    numbers = np.arange(1, len(classes.crops) + 1)
-    return [np.isin(numbers, classes.ids(row, file, "refuse")) if row else None for row in names]
+def _column(file: Path, wanted: str, there: list[str]) -> str:
+    """The file's own spelling of a column (accents may be composed in two ways); raises DataError."""
+    found = next((name for name in there if plain(name) == plain(wanted)), None)
+    if found is None:
+        raise DataError(f"{file} has no column {wanted!r}{nearest(wanted, there)}; it has {there}")
+    return found
 
 
-def label_ids(table: gpd.GeoDataFrame, spec: Polygons | Points, folder: Path, classes: ClassTable) -> NDArray[np.uint8]:
-    """One id for every feature; VOID where it is left unlabelled."""
-    ids = classes.ids(table[spec.column].tolist(), folder / spec.file, spec.others)
-    return np.where(ids == LEFT_OUT, VOID, ids).astype(np.uint8)
+def _encoding(source: VectorFile) -> str | None:
+    """UTF-8 for a Shapefile that names no encoding but whose texts are valid UTF-8; None: what GDAL finds out."""
+    table = source.path.with_suffix(".dbf")
+    named = any(source.path.with_suffix(ending).exists() for ending in (".cpg", ".CPG"))
+    if source.path.suffix.lower() != ".shp" or named or not table.exists():
+        return None
+    try:
+        with table.open("rb") as handle:
+            handle.seek(32)  # the header's own flags are no text
+            rest = handle.read(20_000_000)
+        rest[: rest.rfind(b" ")].decode("utf-8")
+    except (UnicodeDecodeError, OSError):
+        return None
+    return "UTF-8"
+
+
+def _read_parquet(file: Path) -> gpd.GeoDataFrame:
+    try:
+        table = gpd.read_parquet(file)
+    except (*FAILURES, AttributeError) as error:
+        raise _unreadable(file, error) from None
+    if not len(table):
+        raise DataError(f"{file} holds no features: export it again")
+    return table.reset_index(drop=True)
 
 
 def _points_of_csv(file: Path, spec: Points) -> gpd.GeoDataFrame:
@@ -167,12 +266,13 @@ def _points_of_csv(file: Path, spec: Points) -> gpd.GeoDataFrame:
     try:
         x, y = table[spec.x].astype(float), table[spec.y].astype(float)
     except ValueError as error:
-        raise DataError(f"{file}: {spec.x} and {spec.y} are not all numbers ({error}): mend the table") from None
-    return gpd.GeoDataFrame(table, geometry=gpd.points_from_xy(x, y))
+        raise DataError(f"{file}: {spec.x} and {spec.y} are not all numbers ({error}): correct the table") from None
+    return gpd.GeoDataFrame(pd.DataFrame(table), geometry=gpd.points_from_xy(x, y))
 
 
-def _text(value: object) -> str:
-    """How a value is written in scene.yaml: 3.0 (a number column with gaps) is "3", a gap is ""."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+def _pyproj(grid: Grid) -> CRS:
+    return CRS.from_wkt(grid.crs.to_wkt())
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} cannot be read as a vector file ({error}): export it again, e.g. as GeoPackage")
