@@ -5,6 +5,8 @@ PYTHON ?= python3
 # What to install torch from: empty = the package index pip knows (on Linux the CUDA build); see README for a CPU build.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+# One process a core. A file's tests stay in one process: they share what they made.
+PYTEST := python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -15,10 +17,10 @@ demo: .venv/ready scm data
 	@python src/where.py --dataset demo
 
 test: .venv/ready lint
-	python -m pytest
+	$(PYTEST)
 
 quick: .venv/ready
-	python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: .venv/ready
 	ruff check . && ruff format --check . && mypy && python .ci/lock.py check

@@ -1,9 +1,10 @@
 """What other jobs on the machine cost a training: its rate beside none, one and two single-threaded jobs.
 
 Every way of choosing threads is a process of its own that takes steps of the demo's classifier in short bursts, in
-turns with the others, so that all see the same machine. The table shows medians over the rounds of the ratio to one
-thread beside no job, in the same round. CPU time that neither the training nor the jobs used is other people's: a burst
-during which it is more than `--foreign` cores is thrown away, and taken again as long as there is time left.
+turns with the others, so that all see the same machine. The table shows each way's median rate as a ratio to that of
+one thread beside no job. CPU time that neither the training nor the jobs used is other people's: no burst begins while
+they use more than `--foreign` cores, and one during which they do is thrown away. On a machine that is never quiet,
+`--foreign 99` measures all the same: the columns then say what so many jobs more cost.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -54,6 +56,10 @@ def main() -> None:
 
 def child() -> None:
     """Take steps for as many seconds as each line of stdin says; print how many, and the CPU seconds they cost."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+    import cluemap  # noqa: F401  (before torch: it says how threads wait)
+
+    # isort: split
     import torch
     from measure import _training, _windows
     from work import BANDS, SIZES, WINDOW, batch, params, ranks
@@ -94,10 +100,19 @@ def rounds(ways: dict[str, dict[str, str]], given: argparse.Namespace) -> list[d
             found.append({})
             for count in given.jobs:
                 for name in ways:
+                    while disturbed(given.foreign) and time.monotonic() < end:
+                        time.sleep(0.5)
                     burst = measured(trainings[name], jobs[:count], given.burst)
                     if burst["foreign"] <= given.foreign:
                         found[-1][name, count] = burst
     return found
+
+
+def disturbed(foreign: float) -> bool:
+    """Whether others use more than so many cores just now."""
+    start, busy = time.monotonic(), busy_seconds()
+    time.sleep(0.2)
+    return (busy_seconds() - busy) / (time.monotonic() - start) > foreign
 
 
 def measured(process: subprocess.Popen, jobs: list[subprocess.Popen], seconds: float) -> Burst:

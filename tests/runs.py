@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from locations import SOURCE, TESTS
+from shared_folders import made_once
 
 from cluemap import paths
 from cluemap.tracking import open_run
@@ -27,16 +28,16 @@ def use_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh SQLite store without experiments, one for all files of tests."""
-    root = tmp_path_factory.getbasetemp() / "store"
-    if root.exists():
-        return root / "mlflow.db"
-    root.mkdir()
+    return made_once(tmp_path_factory, "store", make_store) / "mlflow.db"
+
+
+def make_store(root: Path) -> None:
+    """A project folder with an empty store."""
     with pytest.MonkeyPatch.context() as patch:
         use_root(root, patch)
         from cluemap.tracking.store.mlflow_store import Store
 
         Store()
-    return root / "mlflow.db"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from builders import write_pastis, write_prepared
 from locations import PROJECT
 from ruamel.yaml import YAML
+from shared_folders import made_once
 
 from cluemap import paths
 
@@ -44,14 +45,15 @@ FAST: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole pipeline on a tiny published PASTIS, raw data first; one for all files of tests, so work on copies."""
-    root = tmp_path_factory.getbasetemp() / "pipeline"
-    if (root / "out" / "tiny" / "evaluate" / "metrics.json").exists():
-        return root
+    return made_once(tmp_path_factory, "pipeline", make_pipeline)
+
+
+def make_pipeline(root: Path) -> None:
+    """Raw data, params and the outputs of every stage."""
     write_pastis(root / "data" / "tiny", patches=5, size=28, dates=7)
     write_params(root / "params.yaml", {**FAST, "windows": {"size": 14, "stride": 14}})
     for stage in ("prepare", *STAGES):
         run(stage, root)
-    return root
 
 
 def write_params(file: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, **top: Any) -> Path:
