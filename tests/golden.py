@@ -11,7 +11,7 @@ FILE = SHARED / "golden" / "released_small.npz"
 
 COURSE = {
     "batch": 3, "steps": 1, "learning_rate": 1e-3, "final_learning_rate": 5e-6, "warmup": 0.1, "weight_decay": 0.0,
-    "validate_every": 1, "select": "last", "token_spread": 1.0, "weight_averaging": 0.0,
+    "validate_every": 1, "select": "last", "token_spread": 1.0, "weight_averaging": 0.0, "whitening": 0.0,
 }  # fmt: skip
 
 

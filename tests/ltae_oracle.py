@@ -53,7 +53,9 @@ def _pixel(series: Tensor, days: Tensor, seen: Tensor, weights: Weights) -> Tens
     for bands, day, there in zip(series, days.tolist(), seen.tolist(), strict=True):
         if not there:
             continue
-        wide = F.gelu(weights[name + "first.weight"] @ bands + weights[name + "first.bias"])
+        wide = F.gelu(
+            weights[name + "first.weight"] @ (weights[name + "whitening"] @ bands) + weights[name + "first.bias"]
+        )
         token = (
             weights[name + "second.weight"] @ wide + weights[name + "second.bias"] + weights[name + "dates.weight"][day]
         )

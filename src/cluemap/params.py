@@ -75,6 +75,7 @@ class NetworkParams(Block):
     dropout: float = Field(ge=0.0, lt=1.0)
     residual: Literal["plain", "normed", "both"]
     token_spread: float = Positive
+    whitening: float = Field(ge=0.0)
     mask_padding: bool
     batch: int = Positive
     steps: int = Positive

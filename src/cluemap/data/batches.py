@@ -16,6 +16,7 @@ from cluemap.data.prefetch import ahead
 from cluemap.data.windows import Windows
 from cluemap.errors import DataError
 
+SAMPLED = 64  # windows that the covariance of the bands is taken from
 Self = TypeVar("Self", "RawBatch", "Batch")
 
 
@@ -94,6 +95,22 @@ def normalise(raw: RawBatch, mean: Tensor, std: Tensor) -> Batch:
 def statistics(windows: Windows, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """The mean and standard deviation per band (float32 c) that `normalise` takes."""
     return torch.from_numpy(windows.card.mean).to(device), torch.from_numpy(windows.card.std).to(device)
+
+
+def covariance(windows: Windows, split: str = "train") -> Tensor:
+    """c c: covariance of the normalised bands over the pixels with data of up to SAMPLED windows, evenly spread."""
+    indexes = windows.indexes(split)
+    chosen = indexes[np.unique(np.linspace(0, len(indexes) - 1, min(SAMPLED, len(indexes))).round().astype(np.int64))]
+    mean, std = statistics(windows)
+    bands = len(mean)
+    count, total, squares = 0, torch.zeros(bands, dtype=torch.float64), torch.zeros(bands, bands, dtype=torch.float64)
+    for index in chosen:
+        raw = load_raw(windows, np.array([index]))
+        pixels = rearrange(normalise(raw, mean, std).images, "1 t c h w -> (t h w) c")
+        pixels = pixels[rearrange(raw.images != NODATA, "1 t c h w -> (t h w) c").all(dim=1)].double()
+        count, total, squares = count + len(pixels), total + pixels.sum(dim=0), squares + pixels.T @ pixels
+    average = total / max(count, 1)
+    return (squares / max(count, 1) - torch.outer(average, average)).float()
 
 
 def load(windows: Windows, indexes: NDArray, masks: NDArray | None = None) -> Batch:

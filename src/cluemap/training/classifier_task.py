@@ -21,6 +21,7 @@ from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.execution import autocast
 from cluemap.training.inference import clue_cams, gather_rows, in_order, refined_cams, scan
+from cluemap.training.input_whitening import whiten
 from cluemap.training.metrics import Ids, average_precision, confusion, curve, curve_counts, scores
 
 CURVE_POINTS = 60  # thresholds tried when the clue CAM is scored during training
@@ -33,6 +34,7 @@ def new_classifier(windows: Windows, params: Params) -> tuple[Classifier, Clues]
     generator = torch.Generator().manual_seed(params.seed)
     torch.manual_seed(params.seed)
     network = Classifier(len(card.legend.bands), len(card.legend.classes), card.size, sizes)
+    whiten(network, windows, sizes.whitening)
     return network, random_clues(len(card.legend.classes), params.clues.count, sizes.width, generator)
 
 

@@ -14,6 +14,7 @@ from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.training.augmentation import augmented, generators
 from cluemap.training.inference import maps, scan
+from cluemap.training.input_whitening import whiten
 from cluemap.training.map_scores import MapCounts, map_counts
 from cluemap.training.metrics import Ids, Scores, scores
 
@@ -23,7 +24,9 @@ def new_segmenter(windows: Windows, params: Params) -> Segmenter:
     legend = windows.card.legend
     torch.manual_seed(params.seed)
     classes = len(legend.classes) + legend.background
-    return build_segmenter(len(legend.bands), classes, windows.card.size, params.segmenter, params.ltae)
+    network = build_segmenter(len(legend.bands), classes, windows.card.size, params.segmenter, params.ltae)
+    whiten(network, windows, params.segmenter.whitening)
+    return network
 
 
 class SegmenterTask:

@@ -16,7 +16,7 @@ B, K, T, C, D, GRID, SIDE = 2, 3, 5, 7, 11, 3, 2  # window, class, date, band, w
 HEADS, HEAD_WIDTH, PIXELS = 2, 13, GRID * SIDE
 COURSE = {
     "batch": 1, "steps": 1, "learning_rate": 1e-3, "final_learning_rate": 1e-6, "warmup": 0.1, "weight_decay": 0.0,
-    "validate_every": 1, "select": "last", "token_spread": 1.0, "weight_averaging": 0.0,
+    "validate_every": 1, "select": "last", "token_spread": 1.0, "weight_averaging": 0.0, "whitening": 0.0,
 }  # fmt: skip
 SMALL = {
     "patch": SIDE, "width": D, "temporal_depth": 2, "spatial_depth": 2, "heads": HEADS, "head_width": HEAD_WIDTH,

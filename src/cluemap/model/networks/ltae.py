@@ -11,18 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cluemap.model.cpu.tiled_date_attention import EPSILON, Weights, mean_over_dates
+from cluemap.model.networks.whitening import whitening_buffer
 from cluemap.params import LtaeParams
 
 DAYS = 367  # rows of the date table: day of year 1..366; row 0 is never used
-DATE_SPREAD = 0.5  # standard deviation at which date vectors start
+DATE_SPREAD = 0.1  # amplitude at which date vectors start
 
 
 class TemporalAttention(nn.Module):
     """Every pixel's series -> one vector: the mean over its dates, weighted by each head's attention."""
 
-    def __init__(self, bands: int, params: LtaeParams):
+    def __init__(self, bands: int, params: LtaeParams, whitens: bool):
         super().__init__()
         d, heads = params.width, params.heads
+        self.register_buffer("whitening", whitening_buffer(bands) if whitens else None)
         self.first = nn.Linear(bands, d)
         self.second = nn.Linear(d, d)
         self.dates = nn.Embedding(DAYS, d)
@@ -34,7 +36,7 @@ class TemporalAttention(nn.Module):
         self.out = nn.Sequential(
             nn.Linear(heads * params.value_width, d), nn.GELU(), nn.Dropout(params.dropout), nn.Linear(d, d)
         )
-        nn.init.normal_(self.dates.weight, std=DATE_SPREAD)
+        self.dates.weight.data.copy_(DATE_SPREAD * seasons(d))
 
     def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """images b t c h w, day b t, valid b t -> b h w d.
@@ -43,11 +45,20 @@ class TemporalAttention(nn.Module):
         over dates, which is the same by linearity, once a pixel instead of once a date.
         """
         asked = einsum(self.query, self.key, self.norm.weight, "a e, a e d, d -> a d") * self.query.shape[1] ** -0.5
-        weights = Weights(self.first.weight, self.first.bias, self.second.weight, asked)
+        first = self.first.weight if self.whitening is None else self.first.weight @ self.whitening
+        weights = Weights(first, self.first.bias, self.second.weight, asked)
         mean = mean_over_dates(images, self.dates(day) + self.second.bias, valid, weights)  # b h w a d
         mean = mean * self.norm.weight + self.norm.bias
         values = einsum(mean, self.value, "b h w a d, a v d -> b h w a v") + self.value_bias
         return self.out(rearrange(values, "b h w a v -> b h w (a v)"))
+
+
+def seasons(width: int) -> Tensor:
+    """-> 367 d: sines and cosines of 1, 2, 3, .. turns a year; days that are near each other start alike."""
+    day = torch.arange(DAYS)[:, None]
+    turns = 1 + torch.arange(width) // 2
+    angle = 2 * torch.pi * day * turns / (DAYS - 1)
+    return torch.where(torch.arange(width) % 2 == 0, angle.sin(), angle.cos())
 
 
 class ConvolutionBlock(nn.Module):
@@ -68,12 +79,11 @@ class ConvolutionBlock(nn.Module):
 class LtaeSegmenter(nn.Module):
     """One logit per class and pixel. `classes` counts the background where the data set has one."""
 
-    def __init__(self, bands: int, classes: int, params: LtaeParams):
+    def __init__(self, bands: int, classes: int, params: LtaeParams, whitens: bool = False):
         super().__init__()
-        self.temporal = TemporalAttention(bands, params)
-        self.blocks = nn.Sequential(
-            *(ConvolutionBlock(params.width, params.dropout) for _ in range(params.convolutions))
-        )
+        self.temporal = TemporalAttention(bands, params, whitens)
+        blocks = (ConvolutionBlock(params.width, params.dropout) for _ in range(params.convolutions))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(params.width, eps=EPSILON)
         self.head = nn.Linear(params.width, classes)
 

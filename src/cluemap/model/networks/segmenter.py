@@ -13,5 +13,5 @@ def build_segmenter(bands: int, classes: int, window: int, params: SegmenterPara
     forward: images b t c h w (normalised), day b t (1..366, 0 = none), valid b t -> logits b k h w.
     """
     if params.kind == "ltae":
-        return LtaeSegmenter(bands, classes, ltae)
+        return LtaeSegmenter(bands, classes, ltae, params.whitening > 0)
     return TsvitSegmenter(bands, classes, window, params)

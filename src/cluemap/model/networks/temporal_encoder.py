@@ -5,9 +5,11 @@ from typing import NamedTuple
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cluemap.errors import ParamsError
 from cluemap.model.networks.transformer import Transformer
+from cluemap.model.networks.whitening import whitening_buffer
 from cluemap.params import NetworkParams
 
 DAYS = 367  # rows of the date table: day of year 1..366; row 0 is never used
@@ -29,6 +31,7 @@ class TemporalEncoder(nn.Module):
         width = params.width
         self.patch, self.mask_padding = params.patch, params.mask_padding
         self.embed = nn.Linear(bands * params.patch**2, width)
+        self.register_buffer("whitening", whitening_buffer(bands) if params.whitening > 0 else None)
         self.dates = nn.Embedding(DAYS, width)
         self.date_bias = nn.Parameter(torch.zeros(width))
         self.class_tokens = nn.Parameter(params.token_spread * torch.randn(classes, width))
@@ -57,13 +60,20 @@ class TemporalEncoder(nn.Module):
         p = self.patch
         patches = rearrange(images, "b t c (i p) (j q) -> b (i j) t (p q c)", p=p, q=p)
         dates = rearrange(self.dates(day) + self.date_bias, "b t d -> b 1 t d")
-        tokens = rearrange(self.embed(patches) + dates, "b n t d -> (b n) t d")
+        tokens = rearrange(F.linear(patches, self._embedding(), self.embed.bias) + dates, "b n t d -> (b n) t d")
         classes = repeat(self.class_tokens, "k d -> s k d", s=tokens.shape[0]).to(tokens.dtype)
         seen = None
         if self.mask_padding:
             always = valid.new_ones(valid.shape[0], len(self.class_tokens))
             seen = repeat(torch.cat([always, valid], dim=1), "b l -> (b n) l", n=patches.shape[1])
         return torch.cat([classes, tokens], dim=1), seen
+
+    def _embedding(self) -> Tensor:
+        """d (p q c): the weights of `embed`, with the whitening of the bands folded in."""
+        if self.whitening is None:
+            return self.embed.weight
+        pixels = rearrange(self.embed.weight, "d (r c) -> d r c", c=len(self.whitening))
+        return rearrange(pixels @ self.whitening, "d r c -> d (r c)")
 
 
 def build_transformer(depth: int, params: NetworkParams) -> Transformer:

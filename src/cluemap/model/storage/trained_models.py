@@ -19,7 +19,7 @@ from cluemap.params import ClassifierParams, LtaeParams, Params, SegmenterParams
 
 CLASSIFIER, SEGMENTER = "classifier.safetensors", "segmenter.safetensors"
 # What a file written before these keys existed does not say; neither changes a network whose weights are given.
-ADDED_LATER = {"token_spread": 1.0, "weight_averaging": 0.0}
+ADDED_LATER = {"token_spread": 1.0, "weight_averaging": 0.0, "whitening": 0.0}
 UNUSED_LTAE = {"width": 1, "heads": 1, "key_width": 1, "value_width": 1, "convolutions": 0, "dropout": 0.0}
 
 
