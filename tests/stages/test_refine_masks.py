@@ -15,7 +15,17 @@ from cluemap.params import load_params
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages import refine_masks as stage_module
 from cluemap.stages.make_masks import open_masks, read_masks
-from cluemap.stages.refine_masks import at_random, best_round, drifts, folds_of, one_round, refine_masks, stops
+from cluemap.stages.refine_masks import (
+    at_random,
+    best_round,
+    drifts,
+    folds_of,
+    one_round,
+    refine_masks,
+    stops,
+    with_rest,
+    without_rest,
+)
 from cluemap.stages.stage import Stage
 from cluemap.training.pixel_learners import linear, trees
 
@@ -212,3 +222,9 @@ def test_segmenter_and_refined_masks_do_not_depend_on_training_masks(pipeline, t
     scores = [json.loads((root / "out/tiny/refine_masks/metrics.json").read_text())["train"]["miou"]
               for root in (pipeline, tmp_path)]  # fmt: skip
     assert scores[0] != scores[1]  # the report does read the (corrupted) truth
+
+
+def test_where_there_is_no_background_the_rest_is_a_class_between_rounds_and_255_outside():
+    masks = np.array([[[1, 255, 3]]], np.uint8)
+    assert with_rest(masks).tolist() == [[[1, 0, 3]]]
+    assert without_rest(with_rest(masks)).tolist() == masks.tolist()

@@ -3,6 +3,10 @@
 A round fits a learner on the masks of the round before and asks it again about the same windows, where only classes of
 the image label may win (METHOD section 13). With `refine.folds` of 2 or more no window is asked of a learner that was
 fitted on its own masks. No truth is opened here: `score_refined`, which comes after, only reports.
+
+Between rounds the id 0 is a class in every data set: where there is no background it is the rest, land that no CAM
+claimed, allowed in every window; it becomes 255 when the masks are published. Without it the rounds would have to give
+every road and wood to a crop of the image label.
 """
 
 import hashlib
@@ -36,11 +40,14 @@ def refine_masks(stage: Stage, windows: Windows) -> dict[str, Any]:
     params, source = stage.params.refine, stage.folder_of("make_masks") / "masks"
     first, digest = read_masks(source, windows)
     masks: Masks = {"train": np.asarray(first), "validation": np.asarray(open_masks(source, "validation", windows))}
-    if params.learner != "none" and params.start == "image_labels":
-        masks = {split: at_random(windows, split, stage.params.seed) for split in SPLITS}
     course: list[dict[str, float]] = []
     if params.learner != "none":
+        background = windows.card.legend.background
+        masks = {split: found if background else with_rest(found) for split, found in masks.items()}
+        if params.start == "image_labels":
+            masks = {split: at_random(windows, split, stage.params.seed) for split in SPLITS}
         masks, course = _rounds(stage, windows, masks, digest)
+        masks = {split: found if background else without_rest(found) for split, found in masks.items()}
     with atomic_folder(stage.folder / "masks") as folder:
         held = hashlib.blake2b(digest_size=16)
         for split in SPLITS:
@@ -71,18 +78,26 @@ def _rounds(stage: Stage, windows: Windows, masks: Masks, digest: str) -> tuple[
 
 
 def at_random(windows: Windows, split: str, seed: int) -> NDArray[np.uint8]:
-    """n h w: every pixel one of the classes that its image label allows, all equally likely; 255 where none is.
+    """n h w: every pixel 0 or one of the classes of its image label, all equally likely.
 
     A start that owes nothing to any CAM: what the rounds make of it is what the image labels alone tell.
     """
-    indexes, background, size = windows.indexes(split), windows.card.legend.background, windows.card.size
-    may = allowed(windows.image_labels[indexes], background)
+    indexes, size = windows.indexes(split), windows.card.size
     draw = np.random.default_rng([seed, SPLITS.index(split)])
-    found = np.full((len(indexes), size, size), IGNORED, np.uint8)
-    for row, classes in zip(found, may, strict=True):
-        if classes.any():
-            row[:] = draw.choice(np.flatnonzero(classes) + (not background), row.shape)
+    found = np.empty((len(indexes), size, size), np.uint8)
+    for row, classes in zip(found, allowed(windows.image_labels[indexes]), strict=True):
+        row[:] = draw.choice(np.flatnonzero(classes), row.shape)
     return found
+
+
+def with_rest(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """n h w: what no crop was given to is the rest, id 0."""
+    return np.where(masks == IGNORED, 0, masks).astype(np.uint8)
+
+
+def without_rest(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """n h w: the rest is left out of training."""
+    return np.where(masks == 0, IGNORED, masks).astype(np.uint8)
 
 
 def one_round(windows: Windows, masks: Masks, params: RefineParams, seed: int) -> Masks:
@@ -108,13 +123,12 @@ def asked(
     learners: list[PixelLearner], windows: Windows, indexes: NDArray[np.int64], params: RefineParams
 ) -> NDArray[np.uint8]:
     """n h w: what the learners' mean says of these windows under their image labels."""
-    background = windows.card.legend.background
-    may = allowed(windows.image_labels[indexes], background)
+    may = allowed(windows.image_labels[indexes])
     parts = []
     for together in zip(*(learner.probabilities(indexes) for learner in learners), strict=True):
         rows = together[0][0]
         mean = sum(found for _, found in together) / len(learners)
-        parts.append(decided(constrained(mean, may[rows]), params.confidence, background))
+        parts.append(decided(constrained(mean, may[rows]), params.confidence))
     return np.concatenate(parts) if parts else np.zeros((0, windows.card.size, windows.card.size), np.uint8)
 
 
@@ -160,7 +174,11 @@ def _learner(
     """A round's learner. The linear one takes all classes as equally likely: otherwise what a round takes from a class
     makes it rarer for the next one, until it is gone.
     """
-    learner = linear(windows, seed, even=True) if params.learner == "linear" else trees(windows, seed, **TREES)
+    learner = (
+        linear(windows, seed, even=True, with_zero=True)
+        if params.learner == "linear"
+        else trees(windows, seed, **TREES, with_zero=True)
+    )
     return learner.fit(indexes, masks, params.pixels)
 
 

@@ -27,10 +27,12 @@ FARTHEST = 5.0  # standard deviations at which the linear learner's features are
 class PixelLearner:
     """Learns class ids of pixels from masks; says the probability of every scored class of every pixel."""
 
-    def __init__(self, model: Any, windows: Windows, seed: int):
+    def __init__(self, model: Any, windows: Windows, seed: int, with_zero: bool):
+        """with_zero: the id 0 is a class too, as it is wherever the data set has a background."""
         self.model, self.windows, self.seed = model, windows, seed
         legend = windows.card.legend
-        self.first, self.size = 0 if legend.background else 1, len(legend.classes) + legend.background
+        zero = legend.background or with_zero
+        self.first, self.size = 0 if zero else 1, len(legend.classes) + zero
         self.days: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8], pixels: int) -> "PixelLearner":
@@ -72,22 +74,23 @@ class PixelLearner:
         return np.concatenate(parts).astype(np.uint8)
 
 
-def linear(windows: Windows, seed: int, even: bool = False) -> PixelLearner:
+def linear(windows: Windows, seed: int, even: bool = False, with_zero: bool = False) -> PixelLearner:
     """Linear discriminant analysis. even: all classes are equally likely beforehand, however many pixels they have."""
-    return PixelLearner(_Linear(even), windows, seed)
+    return PixelLearner(_Linear(even), windows, seed, with_zero)
 
 
-def trees(windows: Windows, seed: int, rounds: int, leaves: int) -> PixelLearner:
+def trees(windows: Windows, seed: int, rounds: int, leaves: int, with_zero: bool = False) -> PixelLearner:
     """Gradient-boosted trees."""
     model = HistGradientBoostingClassifier(
         max_iter=rounds, max_leaf_nodes=leaves, learning_rate=0.2, max_bins=63, early_stopping=False, random_state=seed
     )
-    return PixelLearner(model, windows, seed)
+    return PixelLearner(model, windows, seed, with_zero)
 
 
 def forest(windows: Windows, seed: int, count: int) -> PixelLearner:
     """A random forest of `count` trees."""
-    return PixelLearner(RandomForestClassifier(count, min_samples_leaf=3, n_jobs=-1, random_state=seed), windows, seed)
+    model = RandomForestClassifier(count, min_samples_leaf=3, n_jobs=-1, random_state=seed)
+    return PixelLearner(model, windows, seed, with_zero=False)
 
 
 class _Linear:

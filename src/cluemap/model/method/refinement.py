@@ -1,6 +1,6 @@
 """Masks corrected under the image label: what a learner may answer, and which of its answers are kept (METHOD 13).
 
-Scored classes `s`: background first where the data set has one, then the K crops.
+Ids `s`: 0 (the background, or the rest of the land where a data set has none), then the K crops.
 """
 
 import numpy as np
@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 from cluemap.model.method.pseudo_masks import IGNORED
 
 
-def allowed(image_labels: NDArray[np.bool_], background: bool) -> NDArray[np.bool_]:
-    """Image labels n k -> n s: the classes that a pixel of the window may have. The background is always allowed."""
-    if not background:
-        return image_labels
+def allowed(image_labels: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Image labels n k -> n s: the ids that a pixel of the window may have. 0 is always allowed."""
     return np.concatenate([np.ones((len(image_labels), 1), bool), image_labels], axis=1)
 
 
 def constrained(probabilities: NDArray[np.float32], may: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """n h w s, n s -> n h w s: 0 for what is not allowed, the rest summing to 1; all 0 where nothing is allowed."""
+    """n h w s, n s -> n h w s: 0 for what is not allowed, the others sum to 1."""
     held = probabilities * may[:, None, None]
     total = held.sum(axis=-1, keepdims=True)
     evenly = (may / np.maximum(may.sum(axis=-1, keepdims=True), 1)).astype(
@@ -26,11 +24,10 @@ def constrained(probabilities: NDArray[np.float32], may: NDArray[np.bool_]) -> N
     return np.where(total > 0, held / np.maximum(total, np.finfo(held.dtype).tiny), evenly[:, None, None])
 
 
-def decided(probabilities: NDArray[np.float32], confidence: float, background: bool) -> NDArray[np.uint8]:
-    """n h w s -> n h w: the id of the most probable class, 255 where its probability is under `confidence` or 0."""
-    winner = probabilities.argmax(axis=-1) + (not background)
+def decided(probabilities: NDArray[np.float32], confidence: float) -> NDArray[np.uint8]:
+    """n h w s -> n h w: the most probable id, 255 where its probability is under `confidence`."""
     best = probabilities.max(axis=-1)
-    return np.where((best >= confidence) & (best > 0), winner, IGNORED).astype(np.uint8)
+    return np.where(best >= confidence, probabilities.argmax(axis=-1), IGNORED).astype(np.uint8)
 
 
 def agreement(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
