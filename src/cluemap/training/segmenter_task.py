@@ -1,5 +1,6 @@
 """The segmenter as a training task, on pseudo masks or on true ones: the same code for both."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,10 @@ from cluemap.training.augmentation import augmented, generators
 from cluemap.training.inference import maps, scan
 from cluemap.training.input_whitening import whiten
 from cluemap.training.map_scores import MapCounts, map_counts
-from cluemap.training.metrics import Ids, Scores, scores
+from cluemap.training.metrics import VOID, Ids, Scores, scores
+
+FEWEST_WINDOWS, FEWEST_PIXELS = 3, 1000  # of a validation fold that may choose the weights
+logger = logging.getLogger(__name__)
 
 
 def new_segmenter(windows: Windows, params: Params) -> Segmenter:
@@ -34,7 +38,7 @@ class SegmenterTask:
 
     def __init__(self, network: Segmenter, windows: Windows, params: Params, ranks: Ranks):
         self.network, self.windows, self.params, self.ranks = network, windows, params, ranks
-        self.select = None if params.segmenter.select == "last" else params.segmenter.select
+        self.select = None if params.segmenter.select == "last" or too_small(windows) else params.segmenter.select
         self.background = windows.card.legend.background
 
     def losses(self, forward: Callable[[Batch], Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
@@ -61,6 +65,18 @@ class SegmenterTask:
         """OA and mIoU on the validation fold."""
         found = score_on(self.network, self.windows, "validation", self.params, self.ranks)
         return {"miou": float(found.miou), "accuracy": float(found.overall_accuracy)}
+
+
+def too_small(windows: Windows) -> str:
+    """Why the validation fold cannot choose between checkpoints, and the warning that says so; empty where it can."""
+    truth = np.asarray(windows.masks("validation"))
+    count, labelled = len(truth), int((truth != VOID).sum())
+    classes = len(np.unique(truth[truth != VOID]))
+    if count >= FEWEST_WINDOWS and labelled >= FEWEST_PIXELS and classes > 1:
+        return ""
+    reason = f"the validation fold holds {count} windows with {labelled} labelled pixels of {classes} classes"
+    logger.warning("%s: too few to choose the weights by, so the last ones are taken (segmenter.select: last)", reason)
+    return reason
 
 
 def score_on(network: Segmenter, windows: Windows, split: str, params: Params, ranks: Ranks) -> Scores:
