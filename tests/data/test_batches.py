@@ -9,7 +9,7 @@ import pytest
 import torch
 from builders import write_prepared
 
-from cluemap.data.batches import RawBatch, batch_indexes, bucketed, load, load_raw, normalise, stream
+from cluemap.data.batches import RawBatch, batch_indexes, bucketed, covariance, load, load_raw, normalise, stream
 from cluemap.data.prefetch import ahead
 from cluemap.data.windows import Windows
 from cluemap.errors import DataError
@@ -184,3 +184,15 @@ def test_buckets_hold_each_window_once_and_similar_lengths():
     assert list(itertools.chain(*lengths)) == sorted(dates[indexes], reverse=True)
     assert all((a == b).all() for a, b in zip(batches, bucketed(dates, indexes, 4), strict=True))
     assert bucketed(dates, np.array([], int), 4) == []
+
+
+def test_covariance_of_the_bands_counts_every_pixel_with_data_once(windows, monkeypatch):
+    pixels = []
+    for index in windows.indexes("train"):
+        images, _, _ = slow_batch(windows, [index])
+        seen = (windows.series(index)[0] != -10000).all(axis=1)  # t h w
+        pixels.append(images[0].transpose(0, 2, 3, 1)[seen])
+    expected = np.cov(np.concatenate(pixels).astype(np.float64).T, bias=True)
+    np.testing.assert_allclose(covariance(windows).numpy(), expected, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr("cluemap.data.batches.SAMPLED", 4)
+    assert not np.allclose(covariance(windows).numpy(), expected, rtol=1e-5)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cluemap.model.cpu import tiled_date_attention
 from cluemap.model.networks.ltae import LtaeSegmenter
+from cluemap.model.networks.whitening import whitening_matrix
 from cluemap.params import LtaeParams
 
 WINDOWS, DATES, BANDS, HEIGHT, WIDTH, CLASSES = 2, 5, 3, 7, 11, 13
@@ -23,10 +24,11 @@ def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
 def network(**changes) -> LtaeSegmenter:
     """A network in float64 whose every weight matters: no zeros, no ones."""
     torch.manual_seed(31)
-    built = LtaeSegmenter(BANDS, CLASSES, LtaeParams(**{**dict(SMALL), **changes})).double()
+    built = LtaeSegmenter(BANDS, CLASSES, LtaeParams(**{**dict(SMALL), **changes}), whitens=True).double()
     with torch.no_grad():
         for weight in built.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
+        built.temporal.whitening += 0.3 * torch.randn_like(built.temporal.whitening)
     return built
 
 
@@ -45,7 +47,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
 
 def test_logits_and_features_agree_with_the_plain_network(tile: int) -> None:
     fast, given = network(), inputs()
-    weights = dict(fast.named_parameters())
+    weights = fast.state_dict()
     close(fast(*given), oracle.logits(*given, weights))
     close(fast.features(*given), oracle.features(*given, weights), 1e-6)
     assert fast.features(*given).shape == (WINDOWS, SMALL.width, HEIGHT, WIDTH)
@@ -55,12 +57,12 @@ def test_gradients_agree_with_the_plain_network(tile: int) -> None:
     fast = network()
     images, day, valid = inputs()
     images.requires_grad_()
-    weights = dict(fast.named_parameters())
-    wanted = [images, *weights.values()]
+    weights = {**dict(fast.named_buffers()), **dict(fast.named_parameters())}
+    wanted = [images, *fast.parameters()]
     weighting = torch.randn(WINDOWS, CLASSES, HEIGHT, WIDTH, dtype=torch.float64)
     found = torch.autograd.grad((fast(images, day, valid) * weighting).sum(), wanted)
     expected = torch.autograd.grad((oracle.logits(images, day, valid, weights) * weighting).sum(), wanted)
-    for name, ours, theirs in zip(["images", *weights], found, expected, strict=True):
+    for name, ours, theirs in zip(["images", *dict(fast.named_parameters())], found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()), msg=name)
 
 
@@ -143,3 +145,10 @@ def test_dropout_draws_in_training_alone() -> None:
     assert not torch.equal(fast(*given), fast(*given))
     fast.eval()
     close(fast(*given), network().eval()(*given))
+
+
+def test_whitened_bands_are_uncorrelated() -> None:
+    torch.manual_seed(41)
+    bands = torch.randn(4001, BANDS, dtype=torch.float64) @ torch.randn(BANDS, BANDS, dtype=torch.float64)
+    white = bands @ whitening_matrix(torch.cov(bands.T), floor=0.0).T
+    close(torch.cov(white.T), torch.eye(BANDS, dtype=torch.float64))

@@ -284,3 +284,21 @@ def test_paper_sizes():
     count = [sum(weight.numel() for weight in network.parameters()) for network in (classifier, segmenter)]
     assert count[0] - 2 * 128 + 2 * 18 * 2 * 128 == 3_245_314
     assert count[1] - 1 * 128 == 1_657_476
+
+
+def test_whitening_folds_into_the_first_layer():
+    """The same answer as a network without it gives on images whose bands were multiplied beforehand."""
+    images, day, valid = (tensor(array) for array in inputs())
+    torch.manual_seed(5)
+    matrix = torch.randn(C, C, dtype=torch.float64)
+    for build in (
+        lambda **more: Classifier(C, K, PIXELS, params(**more)),
+        lambda **more: TsvitSegmenter(C, K, PIXELS, seg_params(**more)),
+    ):
+        plain = shaken(build())
+        whitened = build(whitening=0.1).double().eval()
+        whitened.load_state_dict({**plain.state_dict(), "temporal.whitening": matrix})
+        beforehand = torch.einsum("ec,btchw->btehw", matrix, images)
+        ours, theirs = whitened(images, day, valid), plain(beforehand, day, valid)
+        ours, theirs = (out.logits if isinstance(plain, Classifier) else out for out in (ours, theirs))
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
