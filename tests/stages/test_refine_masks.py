@@ -9,6 +9,7 @@ import tiny
 import torch
 from tiny import pipeline
 
+from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
 from cluemap.errors import DataError, TrainingError
 from cluemap.params import load_params
@@ -27,7 +28,7 @@ from cluemap.stages.refine_masks import (
     without_rest,
 )
 from cluemap.stages.stage import Stage
-from cluemap.training.pixel_learners import linear, trees
+from cluemap.training.pixel_learners import LinearLearner, trees
 
 __all__ = ["pipeline"]  # fixture
 
@@ -93,11 +94,11 @@ def test_a_stopped_try_goes_on_after_its_last_round(copy, monkeypatch):
     expected = published(whole)
     made = []
 
-    def stopping(windows, masks, params, seed, real=one_round):
+    def stopping(*given, real=one_round):
         if made:
             raise KeyboardInterrupt
-        made.append(seed)
-        return real(windows, masks, params, seed)
+        made.append(given[-1])
+        return real(*given)
 
     monkeypatch.setattr(stage_module, "one_round", stopping)
     monkeypatch.setattr(stage_module, "stops", lambda course: False)
@@ -135,8 +136,8 @@ def test_folds_keep_patches_together_and_no_learner_is_asked_of_its_own_windows(
     assert all(len({*fold[patches == patch]}) == 1 for patch in {*patches})
     fitted, asked = {}, []
 
-    def learner(windows, given, masks, params, seed, real=stage_module._learner):
-        made = real(windows, given, masks, params, seed)
+    def learner(features, given, masks, params, seed, real=stage_module._learner):
+        made = real(features, given, masks, params, seed)
         fitted[id(made)] = {*given.tolist()}
         return made
 
@@ -148,7 +149,7 @@ def test_folds_keep_patches_together_and_no_learner_is_asked_of_its_own_windows(
     monkeypatch.setattr(stage_module, "asked", ask)
     masks = {split: np.asarray(open_masks(stage.folder_of("make_masks") / "masks", split, windows))
              for split in ("train", "validation")}  # fmt: skip
-    one_round(windows, masks, stage.params.refine, 0)
+    one_round(SeriesFeatures(windows), masks, stage.params.refine, 0)
     assert len(asked) == 2
     assert all(not (given & known) for given, known in asked)
 
@@ -188,14 +189,15 @@ def test_learners_learn_what_series_tell(copy):
     truth = np.asarray(windows.masks("train"))
     known = truth != 255
     commonest = np.bincount(truth[known]).max() / known.sum()
-    for learner in (linear(windows, 0), trees(windows, 0, 10, 7)):
-        maps = learner.fit(indexes, truth, 2000).maps(indexes)
+    features = SeriesFeatures(windows)
+    for learner in (LinearLearner(features), trees(features, 2000, 0, 10, 7)):
+        maps = learner.fit(indexes, truth).maps(indexes)
         assert maps.dtype == np.uint8
         assert (maps == truth)[known].mean() > commonest + 0.05
         total = np.concatenate([found for _, found in learner.probabilities(indexes)]).sum(axis=-1)
         np.testing.assert_allclose(total, 1, atol=1e-5)
     with pytest.raises(TrainingError, match=r"no pixel of the masks is labelled: lower masks\.threshold"):
-        linear(windows, 0).fit(indexes, np.full_like(truth, 255), 100)
+        LinearLearner(features).fit(indexes, np.full_like(truth, 255))
 
 
 def test_masks_of_other_windows_are_refused(copy):

@@ -8,12 +8,34 @@ from cluemap.data.patches import NODATA
 from cluemap.data.windows import Windows
 
 YEAR = 365
+EVERY = 15  # days between two places of an even series
+KEPT = 2**30  # bytes of features that are kept in memory; beyond that they are made again each time
 
 
 def season(days: NDArray) -> NDArray[np.int64]:
     """Days of year t in the order of the series -> days t counted on over the turn of the year."""
     days = np.asarray(days, np.int64)
     return days + YEAR * np.concatenate([[0], np.cumsum(np.diff(days) < 0)])
+
+
+class SeriesFeatures:
+    """Features of any windows of a data set: the bands at every 15th day, the days taken from the training windows."""
+
+    def __init__(self, windows: Windows):
+        self.windows = windows
+        self.days = even_days(windows, windows.indexes("train"), EVERY)
+        self.count = len(self.days) * len(windows.card.legend.bands)
+        self._kept: dict[int, NDArray[np.float32]] = {}
+        self._room = KEPT // (4 * self.count * windows.card.size**2)  # windows
+
+    def __call__(self, indexes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """-> n h w f."""
+        missing = np.array([index for index in indexes.tolist() if index not in self._kept], np.int64)
+        if len(self._kept) + len(missing) > self._room:
+            return features(self.windows, indexes, self.days)
+        if len(missing):
+            self._kept.update(zip(missing.tolist(), features(self.windows, missing, self.days), strict=True))
+        return np.stack([self._kept[index] for index in indexes.tolist()])
 
 
 def even_days(windows: Windows, indexes: NDArray[np.int64], every: int) -> NDArray[np.int64]:

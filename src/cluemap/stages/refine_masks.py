@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
 from cluemap.files import atomic, atomic_folder, read_json, write_json
 from cluemap.model.method.pseudo_masks import IGNORED
@@ -28,7 +29,7 @@ from cluemap.stages.make_masks import open_masks, read_masks
 from cluemap.stages.stage import Stage
 from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
-from cluemap.training.pixel_learners import PixelLearner, linear, trees
+from cluemap.training.pixel_learners import LinearLearner, PixelLearner, trees
 
 Masks = dict[str, NDArray[np.uint8]]  # split -> n h w
 TREES = {"rounds": 25, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart
@@ -65,11 +66,11 @@ def _rounds(stage: Stage, windows: Windows, masks: Masks, digest: str) -> tuple[
     identity = {**params.model_dump(mode="json"), "seed": stage.params.seed, "masks": digest}
     done = _finished_rounds(stage.state, identity)
     course: list[dict[str, float]] = [about for _, about in done]
-    history = [masks, *(found for found, _ in done)]
+    history, features = [masks, *(found for found, _ in done)], SeriesFeatures(windows)
     for number in tqdm(range(len(done), params.rounds), initial=len(done), total=params.rounds, unit="round"):
         if stops(course):
             break
-        found = one_round(windows, history[-1], params, stage.params.seed + number)
+        found = one_round(features, history[-1], params, stage.params.seed + number)
         about = course_of(found["train"], history[-1]["train"])
         _keep(stage.state, number, found, about, identity)
         history.append(found)
@@ -100,12 +101,13 @@ def without_rest(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(masks == 0, IGNORED, masks).astype(np.uint8)
 
 
-def one_round(windows: Windows, masks: Masks, params: RefineParams, seed: int) -> Masks:
+def one_round(features: SeriesFeatures, masks: Masks, params: RefineParams, seed: int) -> Masks:
     """The masks of both splits as learners fitted on the training windows' masks have them under the image labels."""
+    windows = features.windows
     indexes = windows.indexes("train")
     fold = folds_of(windows, indexes, params.folds)
-    learners = [_learner(windows, indexes[fold != one], masks["train"][fold != one], params, seed)
-                if params.folds > 1 else _learner(windows, indexes, masks["train"], params, seed)
+    learners = [_learner(features, indexes[fold != one], masks["train"][fold != one], params, seed)
+                if params.folds > 1 else _learner(features, indexes, masks["train"], params, seed)
                 for one in range(params.folds)]  # fmt: skip
     found = np.empty_like(masks["train"])
     for one, learner in enumerate(learners):
@@ -169,17 +171,17 @@ def score_refined(windows: Windows, folder: Path) -> dict[str, Any]:
 
 
 def _learner(
-    windows: Windows, indexes: NDArray[np.int64], masks: NDArray[np.uint8], params: RefineParams, seed: int
+    features: SeriesFeatures, indexes: NDArray[np.int64], masks: NDArray[np.uint8], params: RefineParams, seed: int
 ) -> PixelLearner:
     """A round's learner. The linear one takes all classes as equally likely: otherwise what a round takes from a class
     makes it rarer for the next one, until it is gone.
     """
-    learner = (
-        linear(windows, seed, even=True, with_zero=True)
+    learner: PixelLearner = (
+        LinearLearner(features, even=True, with_zero=True)
         if params.learner == "linear"
-        else trees(windows, seed, **TREES, with_zero=True)
+        else trees(features, params.pixels, seed, **TREES, with_zero=True)
     )
-    return learner.fit(indexes, masks, params.pixels)
+    return learner.fit(indexes, masks)
 
 
 def _keep(state: Path, number: int, found: Masks, about: dict[str, float], identity: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
 from cluemap.files import atomic_folder, open_array
 from cluemap.params import BaselineParams
@@ -17,26 +18,26 @@ from cluemap.stages.make_masks import read_masks
 from cluemap.stages.stage import Stage
 from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
-from cluemap.training.pixel_learners import PixelLearner, forest, linear, trees
+from cluemap.training.pixel_learners import LinearLearner, PixelLearner, forest, trees
 
 MASKS = ("weak", "full")  # the final pseudo masks, the true masks
 SPLITS = ("validation", "test")
 
 
-def learners(params: BaselineParams) -> dict[str, Callable[[Windows, int], PixelLearner]]:
+def learners(params: BaselineParams) -> dict[str, Callable[[SeriesFeatures, int], PixelLearner]]:
     """Name -> how to make one; without a forest where `baselines.forest` is 0."""
-    found: dict[str, Callable[[Windows, int], PixelLearner]] = {
-        "linear": linear,
-        "trees": lambda windows, seed: trees(windows, seed, params.rounds, params.leaves),
+    found: dict[str, Callable[[SeriesFeatures, int], PixelLearner]] = {
+        "linear": lambda features, seed: LinearLearner(features),
+        "trees": lambda features, seed: trees(features, params.pixels, seed, params.rounds, params.leaves),
     }
     if params.forest:
-        found["forest"] = lambda windows, seed: forest(windows, seed, params.forest)
+        found["forest"] = lambda features, seed: forest(features, params.pixels, seed, params.forest)
     return found
 
 
 def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
     """Train each learner on both kinds of masks, write its maps, and give its scores on the validation fold."""
-    params, indexes = stage.params, windows.indexes("train")
+    params, indexes, features = stage.params, windows.indexes("train"), SeriesFeatures(windows)
     masks = {
         "weak": read_masks(stage.folder_of("refine_masks") / "masks", windows)[0],
         "full": windows.masks("train"),
@@ -45,7 +46,7 @@ def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
     with atomic_folder(stage.folder / "maps") as folder:
         for name, make in learners(params.baselines).items():
             for kind in MASKS:
-                learner = make(windows, params.seed).fit(indexes, np.asarray(masks[kind]), params.baselines.pixels)
+                learner = make(features, params.seed).fit(indexes, np.asarray(masks[kind]))
                 for split in SPLITS:
                     np.save(_file(folder, name, kind, split), learner.maps(windows.indexes(split)))
                 found = open_maps(folder, name, kind, "validation", windows)

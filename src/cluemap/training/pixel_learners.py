@@ -1,112 +1,129 @@
-"""Learners that see one pixel's series at a time (scikit-learn): a linear one, gradient-boosted trees, a random forest.
+"""Learners that see one pixel's series at a time: a linear one, and scikit-learn's boosted trees and random forest.
 
 Features are the bands at every 15th day (see `series_features`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from cluemap.data.series_features import even_days, features
-from cluemap.data.windows import Windows
+from cluemap.data.series_features import SeriesFeatures
 from cluemap.errors import TrainingError
 from cluemap.model.method.pseudo_masks import IGNORED
+from cluemap.training.linear_discriminant import LinearDiscriminant, Moments
 
-EVERY = 15  # days between two places of the even series that the learners are given
-CHUNK = 64  # windows whose features are in memory at once
-ROWS = 4096  # pixels asked about at once: scikit-learn's trees are many times slower on more
-FARTHEST = 5.0  # standard deviations at which the linear learner's features are cut off: clouds must not rule it
+CHUNK = 64  # windows whose features are looked at together
+ROWS = 4096  # pixels that scikit-learn is asked about at once: its trees are many times slower on more
 
 
-class PixelLearner:
-    """Learns class ids of pixels from masks; says the probability of every scored class of every pixel."""
+class PixelLearner(ABC):
+    """Learns ids of pixels from masks; says the probability of every id of every pixel."""
 
-    def __init__(self, model: Any, windows: Windows, seed: int, with_zero: bool):
+    def __init__(self, features: SeriesFeatures, with_zero: bool):
         """with_zero: the id 0 is a class too, as it is wherever the data set has a background."""
-        self.model, self.windows, self.seed = model, windows, seed
-        legend = windows.card.legend
+        self.features = features
+        legend = features.windows.card.legend
         zero = legend.background or with_zero
         self.first, self.size = 0 if zero else 1, len(legend.classes) + zero
-        self.days: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8], pixels: int) -> "PixelLearner":
-        """Learn from `pixels` pixels drawn from those of these windows that are not 255; masks n h w, a row a window.
+    @abstractmethod
+    def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> "PixelLearner":
+        """Learn from the pixels of these windows that are not 255; masks n h w, a row a window.
 
         Raises:
             TrainingError: no pixel is labelled.
         """
-        labelled = np.flatnonzero(masks != IGNORED)
-        if not len(labelled):
-            raise TrainingError("no pixel of the masks is labelled: lower masks.threshold or refine.confidence")
-        chosen = np.random.default_rng(self.seed).permutation(labelled)[:pixels]
-        chosen.sort()
-        self.days = even_days(self.windows, indexes, EVERY)
-        area = masks.shape[1] * masks.shape[2]
-        parts = []
-        for start in range(0, len(indexes), CHUNK):
-            here = chosen[(chosen >= start * area) & (chosen < (start + CHUNK) * area)] - start * area
-            wanted = np.unique(here // area)  # windows without a chosen pixel are not read
-            found = features(self.windows, indexes[start + wanted], self.days)
-            parts.append(found.reshape(-1, found.shape[-1])[np.searchsorted(wanted, here // area) * area + here % area])
-        self.model.fit(np.concatenate(parts), masks.ravel()[chosen])
-        return self
+
+    @abstractmethod
+    def answers(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """p f -> p s: the probability of each id, from `first` on."""
 
     def probabilities(self, indexes: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Chunk by chunk: rows of `indexes`, and n h w s."""
-        columns = self.model.classes_.astype(np.int64) - self.first
         for start in range(0, len(indexes), CHUNK):
-            found = features(self.windows, indexes[start : start + CHUNK], self.days)
-            out = np.zeros((*found.shape[:3], self.size), np.float32)
-            pixels, flat = found.reshape(-1, found.shape[-1]), out.reshape(-1, self.size)
-            for row in range(0, len(pixels), ROWS):
-                flat[row : row + ROWS, columns] = self.model.predict_proba(pixels[row : row + ROWS])
-            yield slice(start, start + len(found)), out
+            found = self.features(indexes[start : start + CHUNK])
+            answers = self.answers(found.reshape(-1, found.shape[-1]))
+            yield slice(start, start + len(found)), answers.reshape(*found.shape[:3], self.size)
 
     def maps(self, indexes: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """n h w: the most probable class of every pixel."""
+        """n h w: the most probable id of every pixel."""
         parts = [found.argmax(axis=-1) + self.first for _, found in self.probabilities(indexes)]
         return np.concatenate(parts).astype(np.uint8)
 
 
-def linear(windows: Windows, seed: int, even: bool = False, with_zero: bool = False) -> PixelLearner:
-    """Linear discriminant analysis. even: all classes are equally likely beforehand, however many pixels they have."""
-    return PixelLearner(_Linear(even), windows, seed, with_zero)
+class LinearLearner(PixelLearner):
+    """Linear discriminant analysis on every labelled pixel: too few numbers to learn the errors of masks by heart."""
+
+    def __init__(self, features: SeriesFeatures, even: bool = False, with_zero: bool = False):
+        """even: all ids are equally likely beforehand, however many pixels they have."""
+        super().__init__(features, with_zero)
+        self.even = even
+
+    def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> "LinearLearner":
+        _check_labelled(masks)
+        self.moments = Moments.none(self.features.count)
+        for start in range(0, len(indexes), CHUNK):
+            self.moments.add(self.features(indexes[start : start + CHUNK]).reshape(-1, self.features.count))
+        self.model = LinearDiscriminant(self.features.count, self.size, self.even)
+        for start in range(0, len(indexes), CHUNK):
+            labels = masks[start : start + CHUNK].ravel()
+            known = labels != IGNORED
+            found = self.features(indexes[start : start + CHUNK]).reshape(len(labels), -1)[known]
+            self.model.add(self.moments.standardised(found), labels[known].astype(np.int64) - self.first)
+        self.model.solve()
+        return self
+
+    def answers(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.model.probabilities(self.moments.standardised(pixels))
 
 
-def trees(windows: Windows, seed: int, rounds: int, leaves: int, with_zero: bool = False) -> PixelLearner:
+class SampledLearner(PixelLearner):
+    """A classifier of scikit-learn on a sample of the labelled pixels."""
+
+    def __init__(self, model: Any, features: SeriesFeatures, pixels: int, seed: int, with_zero: bool = False):
+        super().__init__(features, with_zero)
+        self.model, self.pixels, self.seed = model, pixels, seed
+
+    def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> "SampledLearner":
+        _check_labelled(masks)
+        chosen = np.random.default_rng(self.seed).permutation(np.flatnonzero(masks != IGNORED))[: self.pixels]
+        window, pixel = np.divmod(np.sort(chosen), masks.shape[1] * masks.shape[2])
+        parts = []
+        for row in np.unique(window):  # windows without a chosen pixel are not read
+            parts.append(
+                self.features(indexes[row : row + 1])[0].reshape(-1, self.features.count)[pixel[window == row]]
+            )
+        self.model.fit(np.concatenate(parts), masks.ravel()[np.sort(chosen)])
+        return self
+
+    def answers(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        columns = self.model.classes_.astype(np.int64) - self.first
+        out = np.zeros((len(pixels), self.size), np.float32)
+        for row in range(0, len(pixels), ROWS):
+            out[row : row + ROWS, columns] = self.model.predict_proba(pixels[row : row + ROWS])
+        return out
+
+
+def trees(
+    features: SeriesFeatures, pixels: int, seed: int, rounds: int, leaves: int, with_zero: bool = False
+) -> SampledLearner:
     """Gradient-boosted trees."""
     model = HistGradientBoostingClassifier(
         max_iter=rounds, max_leaf_nodes=leaves, learning_rate=0.2, max_bins=63, early_stopping=False, random_state=seed
     )
-    return PixelLearner(model, windows, seed, with_zero)
+    return SampledLearner(model, features, pixels, seed, with_zero)
 
 
-def forest(windows: Windows, seed: int, count: int) -> PixelLearner:
+def forest(features: SeriesFeatures, pixels: int, seed: int, count: int) -> SampledLearner:
     """A random forest of `count` trees."""
     model = RandomForestClassifier(count, min_samples_leaf=3, n_jobs=-1, random_state=seed)
-    return PixelLearner(model, windows, seed, with_zero=False)
+    return SampledLearner(model, features, pixels, seed)
 
 
-class _Linear:
-    """LDA on standardised, cut-off features; its priors are known only when the classes are."""
-
-    def __init__(self, even: bool):
-        self.even = even
-
-    def fit(self, features: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
-        self.classes_ = np.unique(labels)
-        priors = np.full(len(self.classes_), 1 / len(self.classes_)) if self.even else None
-        self.model = make_pipeline(
-            StandardScaler(),
-            FunctionTransformer(np.clip, kw_args={"a_min": -FARTHEST, "a_max": FARTHEST}),
-            LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.01, priors=priors),
-        ).fit(features, labels)
-
-    def predict_proba(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        return self.model.predict_proba(features)
+def _check_labelled(masks: NDArray[np.uint8]) -> None:
+    if not (masks != IGNORED).any():
+        raise TrainingError("no pixel of the masks is labelled: lower masks.threshold or refine.confidence")
