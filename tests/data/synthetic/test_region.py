@@ -8,15 +8,15 @@ import pytest
 
 from cluemap.data.synthetic import SURFACE_BANDS, TOP_BANDS, Difficulty, make_tile, render
 from cluemap.data.synthetic.atmosphere import make_weather, picture
-from cluemap.data.synthetic.generator_params import GrowthKnobs, SkyKnobs
+from cluemap.data.synthetic.generator_params import GrowthParams, SkyParams
 from cluemap.data.synthetic.land_cover import KINDS, NAMES
 from cluemap.data.synthetic.phenology import RECOVERY, Growth, cover, make_growth
 from cluemap.data.synthetic.random_fields import blur
 from cluemap.data.synthetic.region import day_of_year, season_days
 
 DATES = np.array(["2018-10-03", "2019-01-16", "2019-04-11", "2019-05-21", "2019-06-20", "2019-07-30"], "datetime64[D]")
-ALIKE = GrowthKnobs(0, 0, 0, 0, 0, 0, 0, 0, 0)  # every parcel of a crop the same
-CLEAR = SkyKnobs(overcast=0, broken=0, haze=0, correction=0, light=0, noise=0, missing=0, cut_off=0)
+ALIKE = GrowthParams(0, 0, 0, 0, 0, 0, 0, 0, 0)  # every parcel of a crop the same
+CLEAR = SkyParams(overcast=0, broken=0, haze=0, correction=0, light=0, noise=0, missing=0, cut_off=0)
 
 
 # ---------------------------------------------------------------- plants

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.synthetic.generator_params import SkyKnobs
+from cluemap.data.synthetic.generator_params import SkyParams
 from cluemap.data.synthetic.random_fields import Floats, rough_field, smooth_field
 from cluemap.data.synthetic.spectra import Band, falling, reflectance
 
@@ -26,17 +26,17 @@ class Weather:
     missing: NDArray[np.bool_]  # t: no data at all
 
 
-def make_weather(days: NDArray[np.float64], knobs: SkyKnobs, rng: np.random.Generator) -> Weather:
+def make_weather(days: NDArray[np.float64], params: SkyParams, rng: np.random.Generator) -> Weather:
     """days t (from 1 January) -> the tile's weather."""
     count = len(days)
     chance, amount = rng.random((2, count))
-    overcast, broken = chance < knobs.overcast, chance < knobs.overcast + knobs.broken
+    overcast, broken = chance < params.overcast, chance < params.overcast + params.broken
     clouds = np.where(overcast, 0.6 + 0.7 * amount, np.where(broken, 0.02 + 0.5 * amount**1.5, 0.0))
     wetness = 0.45 + 0.30 * np.cos(2 * np.pi * (days - 15.0) / 365.25) + 0.22 * rng.standard_normal(count)
-    haze = -knobs.haze * np.log(1.0 - rng.random(count))
-    light = 1 + knobs.light * rng.standard_normal(count)
-    correction = knobs.correction * rng.standard_normal(count)
-    return Weather(clouds, np.clip(wetness, 0.0, 1.0), haze, light, correction, rng.random(count) < knobs.missing)
+    haze = -params.haze * np.log(1.0 - rng.random(count))
+    light = 1 + params.light * rng.standard_normal(count)
+    correction = params.correction * rng.standard_normal(count)
+    return Weather(clouds, np.clip(wetness, 0.0, 1.0), haze, light, correction, rng.random(count) < params.missing)
 
 
 def through_air(land: Floats, bands: tuple[Band, ...]) -> Floats:
@@ -46,7 +46,7 @@ def through_air(land: Floats, bands: tuple[Band, ...]) -> Floats:
 
 
 def picture(
-    land: Floats, weather: Weather, date: int, bands: tuple[Band, ...], knobs: SkyKnobs, rng: np.random.Generator
+    land: Floats, weather: Weather, date: int, bands: tuple[Band, ...], params: SkyParams, rng: np.random.Generator
 ) -> NDArray[np.int16]:
     """land c h w of one date -> c h w: stored values as the sensor saw them through that date's sky."""
     height, width = land.shape[1:]
@@ -58,9 +58,9 @@ def picture(
     seen = seen + weather.correction[date] * falling(bands, 2.0)[:, None, None]
     top = reflectance("cloud", bands)[:, None, None] * (0.8 + 0.14 * rough_field(height, width, 0.6, rng))
     seen = (1 - opacity) * seen + opacity * top
-    seen = seen + (knobs.noise + 0.015 * np.abs(seen)) * rng.standard_normal(seen.shape)
+    seen = seen + (params.noise + 0.015 * np.abs(seen)) * rng.standard_normal(seen.shape)
     stored = np.clip(np.rint(seen * SCALE), -2500, 16000).astype(np.int16)
-    gap = np.full((height, width), weather.missing[date]) | _beyond_swath(height, width, knobs, rng)
+    gap = np.full((height, width), weather.missing[date]) | _beyond_swath(height, width, params, rng)
     return np.where(gap, np.int16(NODATA), stored)
 
 
@@ -78,9 +78,9 @@ def _clouds(height: int, width: int, share: float, rng: np.random.Generator) -> 
     return opacity[:height, :width], shadow
 
 
-def _beyond_swath(height: int, width: int, knobs: SkyKnobs, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _beyond_swath(height: int, width: int, params: SkyParams, rng: np.random.Generator) -> NDArray[np.bool_]:
     """-> h w: pixels past a straight swath edge, on the few dates that have one."""
     chance, angle, place = rng.random(3)
     rows, columns = np.mgrid[:height, :width]
     across = (rows - height / 2) * np.cos(np.pi * angle) + (columns - width / 2) * np.sin(np.pi * angle)
-    return (across > (place - 0.5) * 0.8 * min(height, width)) & (chance < knobs.cut_off)
+    return (across > (place - 0.5) * 0.8 * min(height, width)) & (chance < params.cut_off)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class LandKnobs:
+class LandParams:
     """How the land is cut up and what lies on it."""
 
     parcel_area: float = 300.0  # median of a parcel before roads and woods take their part; PASTIS: 47 to 155
@@ -21,7 +21,7 @@ class LandKnobs:
 
 
 @dataclass(frozen=True)
-class GrowthKnobs:
+class GrowthParams:
     """How much parcels of one crop differ from each other."""
 
     region_shift: float = 4.0  # standard deviation of a tile's earliness
@@ -36,7 +36,7 @@ class GrowthKnobs:
 
 
 @dataclass(frozen=True)
-class SkyKnobs:
+class SkyParams:
     """What lies between the land and the sensor, and the sensor itself."""
 
     overcast: float = 0.1  # share of the dates mostly under cloud
@@ -52,9 +52,9 @@ class SkyKnobs:
 
 @dataclass(frozen=True)
 class Difficulty:
-    land: LandKnobs = field(default_factory=LandKnobs)
-    growth: GrowthKnobs = field(default_factory=GrowthKnobs)
-    sky: SkyKnobs = field(default_factory=SkyKnobs)
+    land: LandParams = field(default_factory=LandParams)
+    growth: GrowthParams = field(default_factory=GrowthParams)
+    sky: SkyParams = field(default_factory=SkyParams)
 
 
 STANDARD = Difficulty()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.synthetic.generator_params import LandKnobs
+from cluemap.data.synthetic.generator_params import LandParams
 from cluemap.data.synthetic.land_cover import CROPS, KINDS, NAMES, OTHERS
 from cluemap.data.synthetic.parcels import cut_land
 from cluemap.data.synthetic.random_fields import Floats, smooth_field
@@ -35,18 +35,18 @@ class Land:
     parcels: NDArray[np.int32]  # h w, 1.. in the order of the elements
 
 
-def make_land(height: int, width: int, knobs: LandKnobs, rng: np.random.Generator) -> Land:
+def make_land(height: int, width: int, params: LandParams, rng: np.random.Generator) -> Land:
     """-> the land of a region of h w pixels."""
     full = (height + 2 * RIM, width + 2 * RIM)
-    cutting = cut_land(*full, knobs, rng)
+    cutting = cut_land(*full, params, rng)
     elements = cutting.elements.reshape(full)
     names = list(cutting.kinds)
     for lay in (_woods, _river, _villages):
-        elements = lay(elements, names, knobs, rng)
+        elements = lay(elements, names, params, rng)
     is_parcel = np.array([name == "parcel" for name in names])
     sizes = np.bincount(elements.ravel(), minlength=len(names))
     kinds = np.array([NAMES.get(name, -1) for name in names])
-    kinds[is_parcel] = _use_parcels(np.array(cutting.centres), sizes, np.flatnonzero(is_parcel), full, knobs, rng)
+    kinds[is_parcel] = _use_parcels(np.array(cutting.centres), sizes, np.flatnonzero(is_parcel), full, params, rng)
     labels, parcels = _annotate(elements, kinds, sizes)
     return Land(elements, kinds, labels, parcels)
 
@@ -57,35 +57,35 @@ def _over(elements: Elements, names: list[str], where: NDArray[np.bool_], name: 
     return np.where(where, np.int32(len(names) - 1), elements)
 
 
-def _woods(elements: Elements, names: list[str], knobs: LandKnobs, rng: np.random.Generator) -> Elements:
+def _woods(elements: Elements, names: list[str], params: LandParams, rng: np.random.Generator) -> Elements:
     height, width = elements.shape
     field = smooth_field(height, width, 13.0, rng) + 0.18 * smooth_field(height, width, 2.0, rng)
-    share = knobs.woods * np.exp(0.5 * rng.standard_normal())
+    share = params.woods * np.exp(0.5 * rng.standard_normal())
     wooded = field > np.quantile(field, 1 - min(share, 0.6))
     needles = smooth_field(height, width, 10.0, rng) > 0.7
     elements = _over(elements, names, wooded, "broadleaf wood")
     return _over(elements, names, wooded & needles, "conifer wood")
 
 
-def _river(elements: Elements, names: list[str], knobs: LandKnobs, rng: np.random.Generator) -> Elements:
+def _river(elements: Elements, names: list[str], params: LandParams, rng: np.random.Generator) -> Elements:
     height, width = elements.shape
     rows, columns = np.mgrid[:height, :width]
     angle, place = np.pi * rng.random(), 0.2 + 0.6 * rng.random(2)
     across = (rows - place[0] * height) * np.cos(angle) + (columns - place[1] * width) * np.sin(angle)
     across = np.abs(across + 9.0 * smooth_field(height, width, 14.0, rng))
-    if rng.random() > knobs.river:
+    if rng.random() > params.river:
         return elements
     half = 0.8 + 1.4 * rng.random()
     elements = _over(elements, names, across < half + 1.6, "hedge")
     return _over(elements, names, across < half, "water")
 
 
-def _villages(elements: Elements, names: list[str], knobs: LandKnobs, rng: np.random.Generator) -> Elements:
+def _villages(elements: Elements, names: list[str], params: LandParams, rng: np.random.Generator) -> Elements:
     height, width = elements.shape
     rows, columns = np.mgrid[:height, :width]
     ragged = smooth_field(height, width, 5.0, rng)
     lots = smooth_field(height, width, 0.9, rng)
-    for _ in range(rng.poisson(knobs.villages * height * width / 128**2)):
+    for _ in range(rng.poisson(params.villages * height * width / 128**2)):
         row, column, radius = height * rng.random(), width * rng.random(), 5.0 + 9.0 * rng.random()
         inside = np.hypot(rows - row, columns - column) + 3.0 * ragged < radius
         for low, high, name in LOTS:
@@ -94,28 +94,28 @@ def _villages(elements: Elements, names: list[str], knobs: LandKnobs, rng: np.ra
 
 
 def _use_parcels(
-    centres: Floats, sizes: Numbers, chosen: Numbers, full: Size, knobs: LandKnobs, rng: np.random.Generator
+    centres: Floats, sizes: Numbers, chosen: Numbers, full: Size, params: LandParams, rng: np.random.Generator
 ) -> Numbers:
     """-> kind of each chosen element: a crop, or something undeclared; crops keep to the patch's shares of the area."""
-    kinds = choose(centres[chosen], sizes[chosen], CROPS, full, knobs, rng)
+    kinds = choose(centres[chosen], sizes[chosen], CROPS, full, params, rng)
     others = np.array([KINDS[number].share for number in OTHERS])
     drawn = np.searchsorted(np.cumsum(others / others.sum()), rng.random(len(chosen)))
-    undeclared = rng.random(len(chosen)) > knobs.declared
+    undeclared = rng.random(len(chosen)) > params.declared
     return np.where(undeclared, np.array(OTHERS)[drawn], kinds)
 
 
 def choose(
-    centres: Floats, sizes: Numbers, kinds: tuple[int, ...], full: Size, knobs: LandKnobs, rng: np.random.Generator
+    centres: Floats, sizes: Numbers, kinds: tuple[int, ...], full: Size, params: LandParams, rng: np.random.Generator
 ) -> Numbers:
     """centres e 2, sizes e -> e: kinds in clusters, each with about its share of the area (shares vary by patch)."""
     shares = np.array([KINDS[number].share for number in kinds])
-    shares = shares * np.exp(knobs.crop_share_spread * rng.standard_normal(len(kinds)))
+    shares = shares * np.exp(params.crop_share_spread * rng.standard_normal(len(kinds)))
     shares /= shares.sum()
     place = np.clip(centres.astype(int), 0, np.array(full) - 1)
     liking = np.stack(
-        [smooth_field(full[0], full[1], knobs.crop_length, rng)[place[:, 0], place[:, 1]] for _ in kinds], axis=1
+        [smooth_field(full[0], full[1], params.crop_length, rng)[place[:, 0], place[:, 1]] for _ in kinds], axis=1
     )
-    liking = knobs.crop_cluster * liking - np.log(-np.log(rng.random(liking.shape)))  # Gumbel: a random choice
+    liking = params.crop_cluster * liking - np.log(-np.log(rng.random(liking.shape)))  # Gumbel: a random choice
     bias = np.log(shares)
     for _ in range(40):
         taken = np.bincount((liking + bias).argmax(axis=1), sizes, minlength=len(kinds)) / max(sizes.sum(), 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.synthetic.generator_params import LandKnobs
+from cluemap.data.synthetic.generator_params import LandParams
 from cluemap.data.synthetic.random_fields import smooth_field
 
 Floats = NDArray[np.float64]
@@ -32,34 +32,34 @@ class Cutting:
         self.centres.append(centre)
 
 
-def cut_land(height: int, width: int, knobs: LandKnobs, rng: np.random.Generator) -> Cutting:
+def cut_land(height: int, width: int, params: LandParams, rng: np.random.Generator) -> Cutting:
     """-> every pixel of a h w region given to a parcel or to a line (road, hedge, verge) between parcels."""
     rows, columns = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
-    rows = rows + knobs.bend * smooth_field(height, width, 16.0, rng)
-    columns = columns + knobs.bend * smooth_field(height, width, 16.0, rng)
+    rows = rows + params.bend * smooth_field(height, width, 16.0, rng)
+    columns = columns + params.bend * smooth_field(height, width, 16.0, rng)
     places = np.stack([rows.ravel(), columns.ravel()], axis=1)  # p 2
     reach = 8.0  # the outermost block reaches over the region's rim
     top, left, bottom, right = -reach, -reach, height + reach, width + reach
     corners = np.array([(top, left), (top, right), (bottom, right), (bottom, left)])
     cutting = Cutting(np.full(len(places), -1, np.int32))
-    _cut(cutting, places, np.arange(len(places)), corners, rng.random() * np.pi, knobs, rng)
+    _cut(cutting, places, np.arange(len(places)), corners, rng.random() * np.pi, params, rng)
     return cutting
 
 
 def _cut(
     cutting: Cutting, places: Floats, pixels: NDArray[np.int64], polygon: Floats, angle: float,
-    knobs: LandKnobs, rng: np.random.Generator,
+    params: LandParams, rng: np.random.Generator,
 ) -> None:  # fmt: skip
     """Part `polygon` (its `pixels` lie in it) until its pieces are parcels; `angle`: direction of the fields' rows."""
     area = polygon_area(polygon)
-    goal = knobs.parcel_area * np.exp(knobs.parcel_spread * rng.standard_normal())
+    goal = params.parcel_area * np.exp(params.parcel_spread * rng.standard_normal())
     if area < 1.5 * goal:
         cutting.add(pixels, "parcel", tuple(polygon.mean(axis=0)))
         return
     if area < ROAD_AREA:
         angle = longest_edge(polygon)
     normal, spans = long_way(polygon, angle)
-    strips = HEDGE_AREA > area > 2.5 * goal and rng.random() < knobs.strips
+    strips = HEDGE_AREA > area > 2.5 * goal and rng.random() < params.strips
     if strips and spans[0] > 4.0 * round(area / goal):  # wide enough for parallel strips of 4 pixels
         normal = np.array([-normal[1], normal[0]])
     normal = _turned(normal, 0.05 * rng.standard_normal())
@@ -73,7 +73,7 @@ def _cut(
         piece = clip_polygon(polygon, sign * normal, sign * offset + half)
         inside = sign * side > half
         if len(piece) > 2:
-            _cut(cutting, places, pixels[inside], piece, angle, knobs, rng)
+            _cut(cutting, places, pixels[inside], piece, angle, params, rng)
 
 
 def _line(area: float, rng: np.random.Generator) -> tuple[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.synthetic.generator_params import GrowthKnobs
+from cluemap.data.synthetic.generator_params import GrowthParams
 from cluemap.data.synthetic.land_cover import KINDS, Phase
 
 Floats = NDArray[np.float64]
@@ -27,12 +27,12 @@ class Growth:
     cuts: Floats
 
 
-def make_growth(kinds: NDArray[np.int64], shift: float, knobs: GrowthKnobs, rng: np.random.Generator) -> Growth:
+def make_growth(kinds: NDArray[np.int64], shift: float, params: GrowthParams, rng: np.random.Generator) -> Growth:
     """kinds e -> the elements' own courses; `shift`: days by which the whole region is late."""
     count = len(kinds)
-    late = shift + knobs.parcel_shift * rng.standard_normal(count)
-    ripe = shift + 0.5 * (late - shift) + knobs.ripening_shift * rng.standard_normal(count)
-    vigour = np.exp(knobs.vigour * rng.standard_normal(count))
+    late = shift + params.parcel_shift * rng.standard_normal(count)
+    ripe = shift + 0.5 * (late - shift) + params.ripening_shift * rng.standard_normal(count)
+    vigour = np.exp(params.vigour * rng.standard_normal(count))
     green, dry, petals = (_phases(kinds, part) for part in ("green", "dry", "petals"))
     free = np.array([KINDS[kind].free for kind in kinds])
     sown = np.where(free, 75.0 + 110.0 * rng.random(count), 0.0)
@@ -41,8 +41,8 @@ def make_growth(kinds: NDArray[np.int64], shift: float, knobs: GrowthKnobs, rng:
         phases[:, :, 0] += first[:, None]
         phases[:, :, 2] += last[:, None]
     green[:, :, 4] *= vigour[:, None]
-    before_and_after, stubble = _between_crops(kinds, knobs, rng)
-    cut = np.array([KINDS[kind].cut for kind in kinds])[:, None] & (rng.random((count, 3)) < knobs.cuts)
+    before_and_after, stubble = _between_crops(kinds, params, rng)
+    cut = np.array([KINDS[kind].cut for kind in kinds])[:, None] & (rng.random((count, 3)) < params.cuts)
     days = CUT_DAYS + CUT_SPREAD * rng.standard_normal((count, 3)) + late[:, None]
     return Growth(
         np.concatenate([green, before_and_after], axis=1), np.concatenate([dry, stubble], axis=1), petals,
@@ -57,13 +57,13 @@ def _phases(kinds: NDArray[np.int64], part: str) -> Floats:
     return np.array(table, np.float64)[kinds]
 
 
-def _between_crops(kinds: NDArray[np.int64], knobs: GrowthKnobs, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _between_crops(kinds: NDArray[np.int64], params: GrowthParams, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """-> green e 2 5, dry e 1 5: the crop or catch crop before the main one, the one after it, and old stubble."""
     count = len(kinds)
     annual = np.array([KINDS[kind].annual for kind in kinds])
     sown, harvested = (np.array([_season(kind)[end] for kind in range(len(KINDS))])[kinds] for end in (0, 1))
     chance, day, end, height = rng.random((4, 2, count))
-    grows = annual & (chance < knobs.catch_crop)
+    grows = annual & (chance < params.catch_crop)
     before = np.stack([
         np.full(count, -115.0) + 30 * day[0], np.full(count, 9.0), -20 + 95 * end[0], np.full(count, 7.0),
         (grows[0] & (sown > 40)) * (0.15 + 0.6 * height[0]),

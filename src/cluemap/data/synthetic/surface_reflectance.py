@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.synthetic.generator_params import Difficulty, GrowthKnobs
+from cluemap.data.synthetic.generator_params import Difficulty, GrowthParams
 from cluemap.data.synthetic.land_cover import KINDS
 from cluemap.data.synthetic.random_fields import Floats, blur, smooth_field
 from cluemap.data.synthetic.spectra import Band, reflectance
@@ -29,7 +29,7 @@ class Materials:
 
 
 def make_materials(
-    kinds: NDArray[np.int64], size: tuple[int, int], soil: float, bands: tuple[Band, ...], knobs: GrowthKnobs,
+    kinds: NDArray[np.int64], size: tuple[int, int], soil: float, bands: tuple[Band, ...], params: GrowthParams,
     rng: np.random.Generator,
 ) -> Materials:  # fmt: skip
     """kinds e -> materials; `soil`: relative brightness of the region's soils."""
@@ -38,15 +38,15 @@ def make_materials(
     canopy = np.stack([reflectance(KINDS[kind].canopy, bands) for kind in kinds])
     petals, straw = reflectance("petals", bands), reflectance("straw", bands)
     plants = np.stack([canopy, np.broadcast_to(petals, canopy.shape), np.broadcast_to(straw, canopy.shape)], axis=1)
-    plants = plants * _band_groups(wavelengths, knobs.canopy * rng.standard_normal((count, 3, 3)))
+    plants = plants * _band_groups(wavelengths, params.canopy * rng.standard_normal((count, 3, 3)))
     on_soil = np.array([KINDS[kind].ground == "soil" for kind in kinds])[:, None]
     other = np.stack([reflectance(_ground(kind), bands) for kind in kinds])
-    bright = np.exp(knobs.soil * rng.standard_normal(count))[:, None]
-    red = np.exp(0.5 * knobs.soil * rng.standard_normal(count)[:, None] * (wavelengths / 700.0 - 1.0).clip(-0.4, 0.3))
+    bright = np.exp(params.soil * rng.standard_normal(count))[:, None]
+    red = np.exp(0.5 * params.soil * rng.standard_normal(count)[:, None] * (wavelengths / 700.0 - 1.0).clip(-0.4, 0.3))
     dry, wet = reflectance("dry soil", bands) * soil, reflectance("wet soil", bands) * soil
     return Materials(
         plants, np.where(on_soil, wet, other) * bright * red, np.where(on_soil, dry, other) * bright * red,
-        knobs.within * smooth_field(*size, 5.0, rng) + 0.5 * knobs.within * smooth_field(*size, 1.2, rng),
+        params.within * smooth_field(*size, 5.0, rng) + 0.5 * params.within * smooth_field(*size, 1.2, rng),
         0.07 * smooth_field(*size, 7.0, rng) + 0.03 * smooth_field(*size, 1.0, rng),
     )  # fmt: skip
 
