@@ -1,7 +1,6 @@
 """Look at a scene before training: dates, clouds, pictures, labels, image labels of windows, warnings; as one page."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from cluemap.mapping.inspection_page import write_page
 from cluemap.mapping.scene_inspection import inspect
 from cluemap.params import WindowParams
 from cluemap.paths import OUT
+from cluemap.runtime.messages import show_messages
 
 
 def parse() -> argparse.Namespace:
@@ -22,7 +22,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    show_messages()
     given = parse()
     size = given.window
     out = given.out or OUT / given.folder.resolve().name / "inspect.html"

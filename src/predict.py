@@ -5,13 +5,13 @@ that was killed continues when the same command is given again.
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError
 from cluemap.mapping.map_products import Order, make_map
 from cluemap.mapping.raster_prediction import Settings
+from cluemap.runtime.messages import show_messages
 
 
 def parse() -> Order:
@@ -43,8 +43,7 @@ def parse() -> Order:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it tells of every record written
+    show_messages()
     order = parse()
     try:
         files = make_map(order)

@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError, TrackingError
-from cluemap.files import read_json, write_json
+from cluemap.files import read_json
 from cluemap.params import load_params
-from cluemap.paths import OUT, ROOT, STAGES, stage_folder, state_folder
+from cluemap.paths import OUT, ROOT, STAGES, stage_folder
+from cluemap.runtime.messages import show_messages
 from cluemap.tracking.provenance import path_hash
-from cluemap.tracking.store import store_location
-
-DONE = "registered.json"  # in the state folder: spares a repeated call the question to the store
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of all outputs (default: out)")
     parser.add_argument("--promote", type=int, metavar="VERSION", help="make this version the champion by hand")
     given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    show_messages(logging.WARNING)
     try:
         if given.promote is not None:
             from cluemap.stages.register import promote
@@ -56,20 +54,11 @@ def came_from(dataset: str, out: Path) -> list[str]:
 
 
 def registered(dataset: str, params_file: Path, out: Path) -> str:
-    """Register the segmenter, or say what an earlier call did with it."""
-    done = state_folder(dataset, "register", out) / DONE
-    here = {
-        "model": path_hash(stage_folder(dataset, "train_segmenter", out) / "model"),
-        "store": store_location.without_credentials(store_location.store_uri()),
-    }
-    if done.exists() and read_json(done)["of"] == here:
-        return read_json(done)["said"]
-    # torch and mlflow: seconds, spared where nothing is new
-    from cluemap.stages.register import model_name, register
+    """Register the segmenter, or say what an earlier call did with it; the store is asked each time."""
+    path_hash(stage_folder(dataset, "train_segmenter", out) / "model")  # the error that matters comes before mlflow
+    from cluemap.stages.register import register
 
-    version, said = register(load_params(dataset, params_file), out)
-    again = f"The segmenter is version {version} of {model_name(dataset)}"
-    write_json(done, {"of": here, "said": again})
+    _, said = register(load_params(dataset, params_file), out)
     return f"The segmenter is {said}"
 
 

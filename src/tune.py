@@ -4,7 +4,6 @@
 """
 
 import argparse
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from cluemap.experiments.gpu_assignment import devices, shares
 from cluemap.experiments.pipelines import write_changed
 from cluemap.files import atomic, write_text
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
+from cluemap.runtime.messages import show_messages
 from cluemap.tracking import open_store
 from cluemap.tracking.provenance import provenance
 from cluemap.tracking.run_lifecycle import tracked
@@ -27,7 +27,7 @@ from cluemap.tuning.tuner import Tuner, identity, study_run
 
 def main() -> int:
     given = parse()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    show_messages()
     try:
         return tune(given)
     except (Interrupted, KeyboardInterrupt) as stop:

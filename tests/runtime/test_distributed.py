@@ -20,7 +20,8 @@ import torch.distributed as dist
 from cluemap.data.batches import batch_indexes
 from cluemap.errors import TrainingError
 from cluemap.model.storage import checkpoints
-from cluemap.runtime.distributed import Ranks, torchrun_command, wanted_processes
+from cluemap.runtime.distributed import Ranks, join, launched, torchrun_command, wanted_processes
+from cluemap.runtime.launcher import killed
 from cluemap.training.training_state import TrainingState
 
 MODEL = Path("out/tiny/train_classifier/model/classifier.safetensors")
@@ -98,9 +99,36 @@ def test_the_count_of_processes_comes_from_the_environment(monkeypatch):
 
 def test_command_line_of_torchrun():
     line = torchrun_command("src/train_classifier.py", ["--dataset", "demo"], 8)
-    assert line[1:3] == ["-m", "torch.distributed.run"]
+    assert Path(line[1]).name == "launcher.py"
     assert "--nproc-per-node=8" in line
     assert line[-3:] == ["src/train_classifier.py", "--dataset", "demo"]
+
+
+@pytest.mark.parametrize("stray", [{"LOCAL_RANK": "0"}, {"RANK": "3"}, {"RANK": "1", "WORLD_SIZE": "2"}])
+def test_leftovers_of_another_launch_are_no_launch(monkeypatch, stray):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in stray.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CLUEMAP_DEVICE", "cpu")
+    assert not launched()
+    ranks = join()
+    assert (ranks.rank, ranks.world) == (0, 1)
+
+
+@pytest.mark.slow
+def test_an_error_under_several_processes_is_all_that_is_said(tmp_path):
+    tiny.write_params(tmp_path / "params.yaml")  # and no windows
+    done = tiny.run("train_classifier", tmp_path, check=False, CLUEMAP_PROCESSES="2", LOCAL_RANK="0")
+    said = (done.stdout + done.stderr).splitlines()
+    assert done.returncode == 1
+    assert {line[:24] for line in said} == {"train_classifier: error:"}, said
+    assert 1 <= len(said) <= 2
+
+
+def test_a_killed_rank_is_named():
+    ends = {0: -signal.SIGTERM, 1: -signal.SIGKILL, 2: 2}
+    assert killed(ends.items()) == ["process 1 of the training was ended by SIGKILL: was there memory enough for it?"]
 
 
 def compare_on_a_rank(rank: int, folder: str) -> None:
@@ -267,4 +295,4 @@ def is_rank(pid: int) -> bool:
         line = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
         return False
-    return any(part.endswith("train_classifier.py") for part in line) and "torch.distributed.run" not in line
+    return any(part.endswith("train_classifier.py") for part in line) and not line[1].endswith("launcher.py")

@@ -16,10 +16,11 @@ from cluemap.data.batches import load_raw, normalise, statistics
 from cluemap.data.windows import Windows
 from cluemap.errors import TrackingError
 from cluemap.files import read_json, write_json
+from cluemap.mapping.model_choice import find_model
 from cluemap.model.storage import checkpoints
 from cluemap.model.storage.trained_models import SEGMENTER, about, load_segmenter
 from cluemap.params import RegistryParams, load_params
-from cluemap.stages import register as stage_register
+from cluemap.stages import publication
 from cluemap.stages.register import beats, model_name
 from cluemap.tracking import open_store
 from cluemap.training.inference import maps
@@ -58,7 +59,7 @@ def exported():
     """torch.export takes seconds: done once for this file."""
     made = {}
 
-    def export(file, target, real=stage_register.export_segmenter):
+    def export(file, target, real=publication.export_segmenter):
         if "file" not in made:
             made["card"], made["file"] = real(file, target), Path(target).read_bytes()
         Path(target).write_bytes(made["file"])
@@ -70,7 +71,7 @@ def exported():
 @pytest.fixture
 def project(root, exported, monkeypatch):
     """A project whose segmenter is trained and evaluated: `made(seed, miou)` makes another result."""
-    monkeypatch.setattr(stage_register, "export_segmenter", exported)
+    monkeypatch.setattr(publication, "export_segmenter", exported)
     tiny.make_project(root)
     out, params = root / "out", load_params("tiny", root / "params.yaml")
     windows = Windows.open(out / "tiny" / "prepare" / "windows")
@@ -112,8 +113,6 @@ def test_each_model_once_and_the_champion_by_validation(project, root, capsys):
     assert f"version 1 of {NAME}: the first, so the champion" in said
     assert aliases() == {"champion": 1}
     assert registered(root) == 0
-    shutil.rmtree(root / "out/tiny/.state")  # as in a fresh clone: the registry itself knows the model
-    assert registered(root) == 0
     assert "(registered before)" in capsys.readouterr().out
     (version,) = open_store().client.search_model_versions(f"name = '{NAME}'")
     assert (version.run_id, version.tags["validation.miou"]) == (run, "0.6")
@@ -128,6 +127,35 @@ def test_each_model_once_and_the_champion_by_validation(project, root, capsys):
     assert aliases() == {"champion": 3, "challenger": 2}
     assert registered(root, "--promote", "9") == 2
     assert "has no version 9" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_was_deleted_in_mlflow_is_registered_again(project, root, capfd):
+    project(0, 0.6)
+    assert registered(root) == 0
+    heard = capfd.readouterr()
+    assert heard.err == ""  # no warnings, no progress bars, no escape codes
+    client = open_store().client
+    client.delete_model_version(NAME, "1")
+    assert registered(root) == 0
+    assert f"version 2 of {NAME}: the first, so the champion" in capfd.readouterr().out
+    client.delete_registered_model(NAME)
+    assert registered(root) == 0
+    assert aliases() == {"champion": 1}
+
+
+@pytest.mark.slow
+def test_maps_are_made_with_the_registered_file_when_its_outputs_have_gone(project, root):
+    project(0, 0.6)
+    assert registered(root) == 0
+    file = root / "out/tiny/train_segmenter/model" / SEGMENTER
+    content = file.read_bytes()
+    shutil.rmtree(root / "out" / "tiny")
+    found = find_model(f"models:/{NAME}@champion", root / "out")
+    assert found.read_bytes() == content
+    assert load_segmenter(found)[1].legend.class_names
+    with pytest.raises(TrackingError, match="challenger"):
+        find_model(f"models:/{NAME}@challenger", root / "out")
 
 
 @pytest.mark.slow

@@ -9,11 +9,12 @@ from cluemap.paths import OUT
 from cluemap.tracking import open_store
 
 REGISTRY = "models:/"  # models:/cluemap-demo-segmenter@champion
+REGISTERED = ".registered"  # folder under out/: what was fetched from the registry
 
 
 def find_model(name: str, out: Path = OUT) -> Path:
     """A checkpoint's file, from its path, a stage's folder (out/demo/train_segmenter), the id of the run that trained
-    it (looked up in the run.json files under out/), or a registered model's alias, which leads to such a run.
+    it (looked up in the run.json files under out/), or a registered model's alias (its file is fetched from the store).
 
     Raises:
         CheckpointError: none of these. TrackingError: the registry has no such model or alias, or does not answer.
@@ -38,17 +39,24 @@ def find_model(name: str, out: Path = OUT) -> Path:
 
 
 def _registered(address: str, out: Path) -> Path:
+    """The file that the registry itself holds; for a version without one, that of its run's outputs."""
     name, _, alias = address.removeprefix(REGISTRY).partition("@")
     if not name or not alias:
         raise CheckpointError(f"--model {address}: give a registered model as models:/<name>@<alias>")
-    run = open_store().run_of_model(name, alias)
-    stage = _stage_of_run(run, out)
-    if stage is None:
-        raise CheckpointError(
-            f"{address} was made by run {run}, whose outputs no longer lie under {out}: bring them back (git checkout "
-            "its commit, then `dvc checkout`), or give another model"
-        )
-    return find_model(str(stage), out)
+    from cluemap.tracking.store.model_registry import FileGone, Registry  # mlflow: seconds, spared for a path
+
+    store = open_store()
+    try:
+        return Registry(store).fetch(name, alias, SEGMENTER, out / REGISTERED / name)
+    except FileGone as error:
+        run = store.run_of_model(name, alias)
+        stage = _stage_of_run(run, out)
+        if stage is None:
+            raise CheckpointError(
+                f"{address}: {error}, and the outputs of run {run}, which made it, do not lie under {out}: bring them "
+                "back (git checkout its commit, then `dvc checkout`), or give another model"
+            ) from None
+        return find_model(str(stage), out)
 
 
 def _stage_of_run(run: str, out: Path) -> Path | None:

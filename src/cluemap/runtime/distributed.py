@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from cluemap.runtime import threads
 from cluemap.runtime.memory import keep_freed
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # what torchrun tells each process
+MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where they find each other
+LAUNCHER = Path(__file__).with_name("launcher.py")
 GRACE = 170  # seconds that ranks have after SIGTERM to finish their step and save
 TIMEOUT = timedelta(minutes=30)  # a rank that waits longer for the others gives up
 
@@ -90,14 +93,17 @@ def wanted_processes() -> int:
 
 
 def launched() -> bool:
-    """Whether torchrun (or anything that speaks its environment) started this process."""
-    return "LOCAL_RANK" in os.environ
+    """Whether torchrun (or anything that speaks its environment) started this process.
+
+    Some of the variables alone, left over in a shell or set by a cluster for other ends, say nothing.
+    """
+    return all(os.environ.get(name) for name in (*PLACE, *MEETING))
 
 
 def torchrun_command(script: str, arguments: list[str], processes: int) -> list[str]:
     """The command line that runs `script` in `processes` processes of this machine."""
     return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        sys.executable, str(LAUNCHER), "--standalone", f"--nproc-per-node={processes}",
         "--max-restarts=0", f"--shutdown-timeout={GRACE}", script, *arguments,
     ]  # fmt: skip
 

@@ -5,21 +5,16 @@ model folder has the same hash is found again, however often the stage runs.
 """
 
 from collections.abc import Mapping
-from importlib.metadata import version as installed
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from cluemap.errors import TrackingError
-from cluemap.files import read_json
-from cluemap.model.storage.exported_model import example, export_segmenter
-from cluemap.model.storage.trained_models import SEGMENTER
 from cluemap.params import Params, RegistryParams
 from cluemap.paths import stage_folder
 from cluemap.tracking import made_by, open_store
 from cluemap.tracking.provenance import path_hash
 from cluemap.tracking.store import store_location
-from cluemap.tracking.store.model_registry import CHALLENGER, CHAMPION, DIGEST, Packing, Registry, Version
+from cluemap.tracking.store.model_registry import CHALLENGER, CHAMPION, DIGEST, Registry, Version
 
 DECIDED = "decided"  # tag of a version: what the rule said when it was new
 
@@ -105,18 +100,7 @@ def _run_of_results(store: Any, params: Params, out: Path) -> str:
     return run_id
 
 
-def _publish(registry: Registry, name: str, digest: str, run_id: str, params: Params, out: Path) -> Version:
-    folder = stage_folder(params.dataset, "train_segmenter", out)
-    scores = read_json(folder / "metrics.json")["validation"]
-    with TemporaryDirectory() as temporary:
-        network = Path(temporary) / "segmenter.pt2"
-        card = export_segmenter(folder / "model" / SEGMENTER, network)
-        names = ["background"] * card.legend.background + list(card.legend.class_names)
-        first = 0 if card.legend.background else 1
-        about = {"classes": dict(enumerate(names, start=first)), "bands": list(card.legend.bands), "window": card.size}
-        images, days = (tensor.numpy() for tensor in example(card))
-        needs = [f"{library}=={installed(library).split('+')[0]}" for library in ("torch", "numpy", "mlflow")]
-        packing = Packing(network, images, days, {"dataset": params.dataset, **about}, needs)
-        tags = {DIGEST: digest, "windows": card.digest, "run.train_segmenter": made_by(folder) or "none"}
-        tags |= {f"validation.{metric}": value for metric, value in scores.items()}
-        return registry.publish(name, run_id, packing, tags)
+def _publish(*order: Any) -> Version:
+    from cluemap.stages.publication import publish  # torch: seconds, spared where nothing is new
+
+    return publish(*order)

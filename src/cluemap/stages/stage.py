@@ -1,7 +1,6 @@
 """What every stage script shares: its arguments, its ranks, its run, its outputs, its handling of errors."""
 
 import argparse
-import logging
 import shutil
 import signal
 import sys
@@ -18,6 +17,7 @@ from cluemap.params import NetworkParams, Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
 from cluemap.runtime import distributed
 from cluemap.runtime.distributed import Ranks
+from cluemap.runtime.messages import show_messages
 from cluemap.stages.costs import cost
 from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
 from cluemap.tracking.lineage import PATCH
@@ -187,13 +187,13 @@ class Stage:
 def run_stage(name: str, description: str | None, work: Callable[[Stage], None], launches: bool = False) -> int:
     """Run a stage script; gives its exit status. `launches`: under torchrun where several processes are wanted."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that what is open is closed
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    show_messages()
     arguments = parse(name, description)
     try:
         processes = distributed.wanted_processes()
+        params = load_params(arguments.dataset, arguments.params)
         if launches and processes > 1 and not distributed.launched():
             return distributed.run_under_torchrun(sys.argv[0], sys.argv[1:], processes)
-        params = load_params(arguments.dataset, arguments.params)
         prepared = arguments.prepared or stage_folder(arguments.dataset, "prepare", arguments.out)
         ranks = distributed.join()
         work(Stage(name, params, ranks, arguments.out, prepared))

@@ -40,6 +40,10 @@ class StoreDown(CluemapError):
     """The study's store does not answer, or cannot be written."""
 
 
+class OtherSchema(CluemapError):
+    """The study's store was made by another version of Optuna."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One trial as the store has it."""
@@ -94,6 +98,7 @@ class Study:
 
         Raises:
             CheckpointError: it was made for other params; names the first that differs.
+            OtherSchema: the store is another Optuna's.
         """
         self.url, self.name, self.tuning, self.seed = url, name, tuning, seed
         self.sampler, self.prune_bad = sampler, prune
@@ -264,12 +269,24 @@ class Study:
 
 @contextmanager
 def answering(url: str) -> Iterator[None]:
-    """Turn what a store's failure raises into StoreDown."""
+    """Turn what a store's failure raises into StoreDown, and what another version's store raises into OtherSchema."""
     try:
         yield
+    except RuntimeError as error:
+        if "table schema" not in str(error):  # Optuna's own words for it
+            raise
+        raise OtherSchema(_other_schema(url, str(error))) from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
         name = sqlalchemy.make_url(url).render_as_string(hide_password=True)
         raise StoreDown(f"the study's store {name} cannot be used: {error}") from error
+
+
+def _other_schema(url: str, text: str) -> str:
+    name = sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    if "storage upgrade" in text:
+        mend = f"`optuna storage upgrade --storage {name}`"
+        return f"{name} was made by an older Optuna: keep a copy of it, then type {mend}"
+    return f"{name} was made by a newer Optuna than {optuna.__version__}: give another --storage, or update Optuna"
 
 
 def _suggest(trial: optuna.Trial, entry: Searched) -> Any:

@@ -285,6 +285,19 @@ def test_a_dead_store_is_asked_ever_less_often(tmp_path, caplog):
     assert not journal.has_pending
 
 
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [("0584bdc529eb", "`mlflow db upgrade sqlite:///mlflow.db`"), ("feedfacecafe", "a newer MLflow")],
+)
+def test_a_database_of_another_mlflow_is_one_line_with_what_to_do(root, schema, said):
+    with sqlite3.connect(root / "mlflow.db") as base:
+        base.execute("update alembic_version set version_num = ?", [schema])
+    with pytest.raises(TrackingError) as error:
+        open_store()
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_first_use_is_one_after_another(tmp_path, monkeypatch):
     use_root(tmp_path, monkeypatch)
     inside, most = [0], [0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import mlflow.artifacts
 import mlflow.pyfunc
 import numpy as np
 from mlflow.entities import LoggedModelOutput
@@ -19,9 +20,13 @@ from cluemap.errors import TrackingError
 from cluemap.tracking.store.mlflow_errors import explained
 from cluemap.tracking.store.mlflow_store import Store
 
-CODE = Path(__file__).with_name("registered.py")
+CODE = Path(__file__).with_name("registered_model.py")
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST = "digest"  # tag of a version: DVC's hash of the model folder that it was made from
+
+
+class FileGone(TrackingError):
+    """A registered version lacks a file: it was made by an earlier release, or its artifacts were removed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Packing:
     """What goes into a registered model beside its code."""
 
     network: Path  # torch.export archive
+    checkpoint: Path  # the same network as this project loads it, for maps of whole scenes
     images: NDArray[np.int16]  # n t c h w, an example
     days: NDArray[np.int16]  # n t
     metadata: Mapping[str, Any]  # classes, bands, window
@@ -63,6 +69,24 @@ class Registry:
     def holder(self, name: str, alias: str) -> Version | None:
         """The version that has an alias."""
         return next((version for version in self.versions(name) if alias in version.aliases), None)
+
+    def fetch(self, name: str, alias: str, file: str, folder: Path) -> Path:
+        """Copy one file of the version that has an alias from the registry into `folder`.
+
+        Raises:
+            TrackingError: no such model or alias, or the version lacks the file.
+        """
+        with explained(self._store.name):
+            version = self._client.get_model_version_by_alias(name, alias)
+        try:
+            with explained(self._store.name):
+                address = f"{version.source}/artifacts/{file}"
+                found = mlflow.artifacts.download_artifacts(
+                    artifact_uri=address, dst_path=str(folder), tracking_uri=self._client.tracking_uri
+                )
+        except TrackingError as error:
+            raise FileGone(f"version {version.version} of {name} holds no {file} ({error})") from None
+        return Path(found)
 
     def publish(self, name: str, run_id: str, packing: Packing, tags: Mapping[str, Any]) -> Version:
         """Make a model of a run and a new version in the registry of it.
@@ -125,7 +149,7 @@ def pack(packing: Packing, folder: Path, model: Any, run_id: str) -> None:
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(CODE),
-        artifacts={"network": str(packing.network)},
+        artifacts={"network": str(packing.network), "checkpoint": str(packing.checkpoint)},
         signature=ModelSignature(Schema(inputs), Schema(outputs)),
         input_example={"images": packing.images, "days": packing.days},
         pip_requirements=packing.requirements,
