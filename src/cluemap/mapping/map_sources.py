@@ -57,7 +57,7 @@ def open_source(folder: Path, legend: Legend, patch: str | None = None) -> Image
         DataError: no scene and no data set there, bands that are missing, a patch that is unknown or lies nowhere.
     """
     if (folder / NAME).exists():
-        return open_imagery(folder, read_scene(folder), list(legend.bands))
+        return open_imagery(folder, read_scene(folder), list(legend.bands))  # its values are looked at by `compare`
     home = next((home for home in (folder, folder / "PASTIS") if (home / "metadata.geojson").exists()), None)
     tile = mtlcc.find_tile(folder, patch) if patch and not home else None
     if home is None and tile is None:
