@@ -75,8 +75,9 @@ def fingerprint(imagery: Imagery) -> str:
     """Of the grid, the days, how files are read, and every file's name, size and time: another one, another map."""
     whole = hashlib.blake2b(f"{imagery.grid} {imagery.days.tolist()} {imagery.settings}".encode(), digest_size=16)
     for file in imagery.files:
-        state = file.stat()
-        whole.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode())
+        for part in sorted(file.rglob("*")) if file.is_dir() else [file]:  # a Zarr store is a folder
+            state = part.stat()
+            whole.update(f"{part} {state.st_size} {state.st_mtime_ns}\n".encode())
     return whole.hexdigest()
 
 
