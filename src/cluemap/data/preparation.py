@@ -43,6 +43,8 @@ def prepare(
         DataError: bad raw data, two windows of one name, a split without windows, or no room on the disk.
     """
     folder = Path(folder)
+    for text in getattr(reader, "notes", ()):
+        log.warning("%s", text)
     with _full_disk_named(folder, state), workplace(folder, state) as place:
         open_writer = partial(Writer, place / ARRAYS, reader.legend, params.windows.size, params.windows.presence)
         work = Progress(place, identity_of(reader, params), open_writer)

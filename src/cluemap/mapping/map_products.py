@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cluemap.errors import DataError
-from cluemap.mapping.area_tables import hectares, per_parcel, read_parcels, write_tables
+from cluemap.mapping.area_tables import hectares, write_tables
 from cluemap.mapping.geotiff import entries, write_cog
 from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas
 from cluemap.mapping.map_sources import Imagery, fingerprint, open_source
 from cluemap.mapping.map_styling import write_preview, write_style
 from cluemap.mapping.model_choice import find_model
+from cluemap.mapping.parcels import per_parcel, read_parcels
 from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict
+from cluemap.mapping.training_match import compare
 from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.paths import OUT
 from cluemap.runtime.distributed import join
@@ -51,7 +53,9 @@ def make_map(order: Order, progress: bool = True) -> list[Path]:
     names = [name for _, name, _ in entries(card.legend)]
     wanted = {CLASSES: 1, CONFIDENCE: 1, **({PROBABILITY: len(names)} if order.probabilities else {})}
     settings = _settings(order.settings, imagery, card)
-    fields = read_parcels(order.parcels, grid) if order.parcels else None
+    for text in compare(card, imagery, order.scene):
+        log.warning("%s", text)
+    fields = read_parcels(order.parcels, grid, card.legend, order.out) if order.parcels else None
     identity = _identity(settings, file, fingerprint(imagery), order.probabilities)
     canvas = Canvas(_work(order.out), grid.height, grid.width, wanted, identity)
     if canvas.resumed:
@@ -59,6 +63,8 @@ def make_map(order: Order, progress: bool = True) -> list[Path]:
     predict(network.to(device), card, imagery, canvas, settings, device, progress)
 
     table = hectares(canvas, grid, card.legend)
+    if not table["pixels"].iloc[:-1].any():
+        log.warning("no pixel of the map was ever seen: it is empty; are the dates clouded all over?")
     parcels = None if fields is None else per_parcel(canvas, grid, card.legend, fields)
     beside = {CONFIDENCE: ["confidence, percent"], PROBABILITY: [f"{name}, percent" for name in names]}
     files = [order.out]

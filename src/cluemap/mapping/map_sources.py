@@ -57,7 +57,7 @@ def open_source(folder: Path, legend: Legend, patch: str | None = None) -> Image
         DataError: no scene and no data set there, bands that are missing, a patch that is unknown or lies nowhere.
     """
     if (folder / NAME).exists():
-        return open_imagery(folder, read_scene(folder), list(legend.bands))
+        return open_imagery(folder, read_scene(folder), list(legend.bands))  # its values are looked at by `compare`
     home = next((home for home in (folder, folder / "PASTIS") if (home / "metadata.geojson").exists()), None)
     tile = mtlcc.find_tile(folder, patch) if patch and not home else None
     if home is None and tile is None:
@@ -75,8 +75,9 @@ def fingerprint(imagery: Imagery) -> str:
     """Of the grid, the days, how files are read, and every file's name, size and time: another one, another map."""
     whole = hashlib.blake2b(f"{imagery.grid} {imagery.days.tolist()} {imagery.settings}".encode(), digest_size=16)
     for file in imagery.files:
-        state = file.stat()
-        whole.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode())
+        for part in sorted(file.rglob("*")) if file.is_dir() else [file]:  # a Zarr store is a folder
+            state = part.stat()
+            whole.update(f"{part} {state.st_size} {state.st_mtime_ns}\n".encode())
     return whole.hexdigest()
 
 

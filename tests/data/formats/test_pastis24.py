@@ -117,6 +117,18 @@ def test_fold_files_say_which_windows_and_which_fold(root, inside):
     }
 
 
+def test_fold_files_written_on_windows(root):
+    """Line ends, backslashes and the mark that Notepad puts in front."""
+    write_folds(root / "fold-paths", {1: ["10005_3", "30001_5"], 3: ["10013_0"]})
+    for file in (root / "fold-paths").iterdir():
+        text = file.read_text().replace("/", "\\").replace("\n", "\r\n")
+        file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    patches = list(open_pastis24(root, "all", "fold_paths"))
+    assert {f"{patch.name}_{patch.first_window}": patch.fold for patch in patches} == {
+        **{"10005_3": 1, "30001_5": 1, "10013_0": 3}
+    }
+
+
 def test_a_fold_file_naming_a_missing_window_is_named(root):
     write_folds(root / "fold-paths", {1: ["10005_3"], 2: ["10013_0", "10013_1"]})
     with pytest.raises(DataError, match=r"fold_2_paths.csv, line 2: window pickle24x24/10013_1.pickle is missing"):

@@ -38,8 +38,8 @@ from cluemap.data.scenes.scene_file import read_scene
 from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.data.windowing import cut
 from cluemap.data.windows import Windows
-from cluemap.mapping.inspection_page import write_page
-from cluemap.mapping.scene_inspection import inspect
+from cluemap.mapping.inspection.inspection_page import write_page
+from cluemap.mapping.inspection.scene_inspection import inspect
 from cluemap.params import SceneSource, WindowParams, load_params
 
 SIZE = 12
@@ -332,11 +332,11 @@ def test_inspection_tells_of_labels_that_miss_the_images(scene, tmp_path):
     off = fields[:7].assign(geometry=fields[:7].translate(xoff=90_000))
     pd.concat([fields, off]).to_file(scene / "some_off.gpkg")
     write_scene(scene, {"kind": "files", "path": "images"}, labels={**LABELS, "file": "some_off.gpkg"})
-    assert any("7 of the labels' features lie outside" in text for text in inspect(scene, PARAMS, False).warnings)
+    assert any("7 of the labels' features lie outside" in text for text in inspect(scene, PARAMS, False).notes)
     fields.set_crs("EPSG:32633", allow_override=True).to_file(scene / "wrong.gpkg")
     write_scene(scene, {"kind": "files", "path": "images"}, labels={**LABELS, "file": "wrong.gpkg"})
     found = inspect(scene, PARAMS, False)
-    assert "taken as EPSG:32632 they do" in found.warnings[0]
+    assert "taken as EPSG:32632 they do" in found.errors[0]
     assert found.reader is None
     write_page(tmp_path / "page.html", found)
     assert "EPSG:32633" in (tmp_path / "page.html").read_text()

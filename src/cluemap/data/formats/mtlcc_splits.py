@@ -53,7 +53,7 @@ def read_places(path: Path) -> dict[str, Place]:
 def _rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
     """The lines of a comma-separated list, numbered; the first column is a tile id. A heading is passed over."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}): fetch it again") from None
     for number, line in enumerate(lines, start=1):

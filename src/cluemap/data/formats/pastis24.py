@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 import numpy as np
@@ -145,8 +145,8 @@ def _folds_of_files(root: Path, folder: Path, paths: dict[str, Path], dataset: s
     found: dict[str, int] = {}
     for fold in FOLDS:
         file = _fold_file(root, fold, dataset)
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            name = Path(line.strip()).stem
+        for number, line in enumerate(_lines(file), start=1):
+            name = PureWindowsPath(line.strip()).stem  # takes both slashes, whichever system wrote the file
             if not line.strip():
                 continue
             if name not in paths:
@@ -156,6 +156,13 @@ def _folds_of_files(root: Path, folder: Path, paths: dict[str, Path], dataset: s
             if found.setdefault(name, fold) != fold:
                 raise DataError(f"{file}, line {number}: window {name} is in fold {found[name]} too: mend the files")
     return found
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as text ({error}): fetch it again") from None
 
 
 def _fold_file(root: Path, fold: int, dataset: str) -> Path:

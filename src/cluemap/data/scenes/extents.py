@@ -9,9 +9,9 @@ from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
 from cluemap.data.scenes.grid import Grid, grid_over
-from cluemap.data.scenes.raster_band import Look
 from cluemap.data.scenes.scene_file import NAME, Scene
 from cluemap.data.scenes.sources.granules import Granule, Layer
+from cluemap.data.scenes.sources.raster_band import Look
 from cluemap.errors import DataError
 
 Looks = Mapping[Layer, Look]

@@ -14,14 +14,18 @@ from rasterio.enums import Resampling
 from cluemap.data.patches import NODATA
 from cluemap.data.scenes.extents import check_lattice, grid_of, place_of
 from cluemap.data.scenes.grid import Grid
-from cluemap.data.scenes.raster_band import Look, Raster, look
 from cluemap.data.scenes.scene_file import NAME, Images, Scene
 from cluemap.data.scenes.sources.catalogue import find_granules
+from cluemap.data.scenes.sources.cubes import CubeBand, CubeLayer, open_cube, place_of_cube
 from cluemap.data.scenes.sources.granules import SCALE, Granule, Layer
+from cluemap.data.scenes.sources.raster_band import Look, Raster, look
 from cluemap.errors import DataError
 
 STORED = 10000.0  # stored value of reflectance 1
 READERS = min(8, os.cpu_count() or 1)  # dates that are read at once: decoding is most of the work
+
+
+Band = Raster | CubeBand
 
 
 class Imagery:
@@ -38,14 +42,14 @@ class Imagery:
         self.settings = images.model_dump_json()
         self.masked = all(granule.mask for granule in granules)  # whether clouds are known on every date
         self.files = sorted({layer.path for granule in granules for layer in granule.layers})
-        self._dates: dict[date, list[tuple[dict[str, Raster], Raster | None]]] = defaultdict(list)
+        self._dates: dict[date, list[tuple[dict[str, Band], Band | None]]] = defaultdict(list)
         for granule, place in zip(granules, places, strict=True):
             layers = {
-                band: Raster(granule.bands[band], grid, place, Resampling.bilinear)
+                band: _raster(granule.bands[band], grid, place, Resampling.bilinear)
                 for band in bands
                 if band in granule.bands
             }
-            mask = Raster(granule.mask, grid, place, Resampling.nearest) if granule.mask else None
+            mask = _raster(granule.mask, grid, place, Resampling.nearest) if granule.mask else None
             self._dates[granule.day].append((layers, mask))
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.int16]:
@@ -75,9 +79,7 @@ class Imagery:
         for layers, mask in self._dates[self.dates[index]]:
             self._lay(picture, layers, mask, rows, columns)
 
-    def _lay(
-        self, picture: NDArray, layers: dict[str, Raster], mask: Raster | None, rows: slice, columns: slice
-    ) -> None:
+    def _lay(self, picture: NDArray, layers: dict[str, Band], mask: Band | None, rows: slice, columns: slice) -> None:
         """c h w: fill what earlier images of the date left empty."""
         hidden = None
         if mask is not None:
@@ -133,7 +135,27 @@ def open_imagery(folder: Path, scene: Scene, bands: list[str] | None = None) -> 
 def _looks(granules: list[Granule]) -> dict[Layer, Look]:
     layers = list(dict.fromkeys(layer for granule in granules for layer in granule.layers))
     with ThreadPoolExecutor(READERS) as pool:  # files on the web take their time
-        return dict(zip(layers, pool.map(look, layers), strict=True))
+        return dict(zip(layers, pool.map(_look, layers), strict=True))
+
+
+def _look(layer: Layer) -> Look:
+    if not isinstance(layer, CubeLayer):
+        return look(layer)
+    place = place_of_cube(layer.path)
+    dtype = str(open_cube(layer.path)[layer.variable].dtype)
+    return Look(place.crs, place.bounds, place.pixel, place, layer.scale or SCALE, layer.offset or 0.0, dtype)
+
+
+def _raster(layer: Layer, grid: Grid, place: Grid, resampling: Resampling) -> Band:
+    if not isinstance(layer, CubeLayer):
+        return Raster(layer, grid, place, resampling)
+    own = place_of_cube(layer.path)
+    if not place.aligned(own):
+        raise DataError(
+            f"{layer.path} lies on {own}, not on the lattice of the scene's grid, {grid}: a cube is not resampled, "
+            f"write it on that grid, or set grid.pixel: {own.pixel:g} and grid.crs: {own.name} in {NAME}"
+        )
+    return CubeBand(layer, grid, own)
 
 
 def _scaled(granule: Granule, looks: dict[Layer, Look]) -> Granule:

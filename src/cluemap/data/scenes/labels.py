@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from cluemap.data.patches import VOID, Knowledge, Legend
-from cluemap.data.scenes.class_table import ClassTable, crops_of, label_ids
 from cluemap.data.scenes.grid import Grid
 from cluemap.data.scenes.scene_file import NAME, Areas, Points, Polygons, Scene, classes_of
-from cluemap.data.scenes.vector_files import read_shapes
+from cluemap.data.scenes.vectors.class_table import ClassTable, crops_of, label_ids
+from cluemap.data.scenes.vectors.label_shapes import read_shapes
 from cluemap.errors import DataError
 
 

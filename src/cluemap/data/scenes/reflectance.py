@@ -32,17 +32,42 @@ def check_level(imagery: Imagery, folder: Path) -> list[NDArray[np.int16]]:
         DataError: they are far too dark or too bright: the scale in scene.yaml is not that of the files.
     """
     samples = sampled(imagery)
-    values = np.concatenate(samples) if samples else np.zeros(0)
-    if not values.size:
-        return samples
-    high, middle = np.percentile(values, 98) / STORED, np.median(values) / STORED
-    if high < DARK or middle > BRIGHT:
+    high, middle = _levels(samples)
+    if not _possible(high, middle):
         found = "0 everywhere" if high == 0 else f"{middle:.4g} in the middle and {high:.4g} in the brightest 2 %"
+        right = fitting_scale(imagery)
+        hint = f" (by their values, {right:g} would do)" if right else ""
         raise DataError(
             f"the values in {folder / imagery.images.path} are no reflectance with this scale and offset: it would be "
-            f"{found}, but land has about 0.02 to 0.6; {_better_scale(imagery)}"
+            f"{found}, but land has about 0.02 to 0.6; set images.scale and images.offset in {NAME} to those of the "
+            f"files{hint}"
         )
     return samples
+
+
+def is_reflectance(imagery: Imagery) -> bool:
+    """Whether the samples can be reflectance."""
+    return _possible(*_levels(sampled(imagery)))
+
+
+def fitting_scale(imagery: Imagery) -> float | None:
+    """The usual scale with which the files' values would be reflectance, if there is one."""
+    parts = [imagery.read_stored(date, *place) for date in _dates(imagery) for place in places(imagery)]
+    values = np.concatenate(parts)
+    high = float(np.percentile(values, 98)) if values.size else 0.0
+    return next((scale for scale in SCALES if 0.08 < high * scale < 1.2), None)
+
+
+def _levels(samples: list[NDArray[np.int16]]) -> tuple[float, float]:
+    """Reflectance of the brightest 2 % and in the middle; NaN where nothing was seen."""
+    values = np.concatenate(samples) if samples else np.zeros(0)
+    if not values.size:
+        return np.nan, np.nan
+    return float(np.percentile(values, 98)) / STORED, float(np.median(values)) / STORED
+
+
+def _possible(high: float, middle: float) -> bool:
+    return not (high < DARK or middle > BRIGHT)
 
 
 def places(imagery: Imagery) -> list[tuple[slice, slice]]:
@@ -62,13 +87,3 @@ def places(imagery: Imagery) -> list[tuple[slice, slice]]:
 
 def _dates(imagery: Imagery) -> list[int]:
     return sorted({int(index) for index in np.linspace(0, len(imagery.dates) - 1, DATES)})
-
-
-def _better_scale(imagery: Imagery) -> str:
-    """What to set: the scale with which the stored values would be reflectance, if a usual one is."""
-    parts = [imagery.read_stored(date, *place) for date in _dates(imagery) for place in places(imagery)]
-    values = np.concatenate(parts)
-    high = float(np.percentile(values, 98)) if values.size else 0.0
-    right = [scale for scale in SCALES if 0.08 < high * scale < 1.2]
-    hint = f" (their brightest 2 % hold {high:g}, so {right[0]:g} would do)" if right else f" (they reach {high:g})"
-    return f"set images.scale and images.offset in {NAME} to those of the files{hint}"

@@ -28,8 +28,8 @@ class Part(BaseModel):
 
 
 class Images(Part):
-    kind: Literal["safe", "files", "folders"]  # Sentinel-2 L2A products | one file a date | one folder a date
-    path: str = "."  # folder that holds them
+    kind: Literal["safe", "files", "folders", "stac", "cube"]  # L2A products | a file | a folder a date | items | cube
+    path: str = "."  # folder that holds them; stac: the JSON file; cube: the NetCDF file or Zarr store
     bands: list[str] = Field(min_length=1)  # what windows hold, in this order
     file_bands: list[str] | None = None  # `files`: the bands of every file; absent: its band descriptions
     dates: str = "names"  # `names`, or a table (CSV: file, date, and if wanted offset)

@@ -12,6 +12,7 @@ from cluemap.data.scenes.imagery import Imagery, open_imagery
 from cluemap.data.scenes.labels import Labelling
 from cluemap.data.scenes.reflectance import check_level
 from cluemap.data.scenes.scene_file import NAME, read_scene
+from cluemap.data.scenes.seasons import of_years
 from cluemap.data.scenes.spatial_split import Block, Piece, assign_folds, lay_blocks, pieces
 from cluemap.errors import DataError
 from cluemap.params import WindowParams
@@ -25,6 +26,7 @@ class SceneReader:
     imagery: Imagery
     labels: Labelling
     pieces: list[Piece]
+    blocks: tuple[Block, ...] = ()  # of the spatial split, those that hold labels
 
     @property
     def legend(self) -> Legend:
@@ -34,6 +36,11 @@ class SceneReader:
     def files(self) -> list[Path]:
         """Everything that is read, wherever it lies: unfinished work of other files is of no use."""
         return [self.file, *self.imagery.files, *self.labels.files]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out of images and labels, and what is odd about them."""
+        return [*self.imagery.notes, *self.labels.notes, *of_years(self.imagery.dates)]
 
     @property
     def dates(self) -> tuple[date, ...]:
@@ -93,4 +100,4 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
     found = pieces(blocks, assign_folds(blocks, scene.split.seed), params)
     if labels.ground != 0 or labels.areas is not None:
         found = [piece for piece in found if labels.reaches(imagery.grid.cut(piece.rows, piece.columns))]
-    return SceneReader(root / NAME, imagery, labels, found)
+    return SceneReader(root / NAME, imagery, labels, found, tuple(blocks))

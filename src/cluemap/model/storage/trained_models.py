@@ -1,6 +1,6 @@
 """Trained networks as files: everything that is needed to use one stands in the file itself."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,14 @@ UNUSED_LTAE = {"width": 1, "heads": 1, "key_width": 1, "value_width": 1, "convol
 
 
 @dataclass(frozen=True)
+class Training:
+    """What the training windows held, to compare a scene with that is to be mapped."""
+
+    days: tuple[int, ...]  # days of the year with data, rising
+    dates: tuple[int, int, int]  # dates with data in a window: fewest, median, most
+
+
+@dataclass(frozen=True)
 class Card:
     """What a model was trained on and how its inputs are made."""
 
@@ -34,6 +42,7 @@ class Card:
     max_dates: int
     mean: NDArray[np.float32]  # c
     std: NDArray[np.float32]  # c
+    training: Training | None = None  # None: a model of before these were noted
 
 
 def about(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
@@ -48,8 +57,20 @@ def about(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
         "max_dates": card.max_dates,
         "mean": card.mean.tolist(),
         "std": card.std.tolist(),
+        "training": asdict(training_facts(windows)),
         **_sizes(kind, params),
     }
+
+
+def training_facts(windows: Windows) -> Training:
+    """Of the training windows' dates; no image is read."""
+    days: set[int] = set()
+    counts = []
+    for index in windows.indexes("train"):
+        _, day, valid = windows.series(int(index))
+        days.update(day[valid].tolist())
+        counts.append(int(valid.sum()))
+    return Training(tuple(sorted(days)), (min(counts), int(np.median(counts)), max(counts)))
 
 
 def _sizes(kind: str, params: Params) -> dict[str, Any]:
@@ -97,10 +118,15 @@ def _read(file: Path, kind: str, windows: Windows | None) -> tuple[checkpoints.C
         max_dates=content["max_dates"],
         mean=np.array(content["mean"], np.float32),
         std=np.array(content["std"], np.float32),
+        training=_training(content.get("training")),
     )
     if windows is not None:
         _check_same_data(file, card, windows)
     return found, card
+
+
+def _training(content: dict[str, Any] | None) -> Training | None:
+    return Training(tuple(content["days"]), tuple(content["dates"])) if content else None
 
 
 def _check_same_data(file: Path, card: Card, windows: Windows) -> None:

@@ -5,18 +5,24 @@ from datetime import timedelta
 from pathlib import Path
 
 from cluemap.data.scenes.scene_file import NAME, Images
+from cluemap.data.scenes.sources.cubes import find_dates
 from cluemap.data.scenes.sources.granules import Granule, check_bands
 from cluemap.data.scenes.sources.image_files import find_files, find_folders
 from cluemap.data.scenes.sources.safe_products import find_safe
 from cluemap.data.scenes.sources.same_day import joined
+from cluemap.data.scenes.sources.stac_items import find_items
 from cluemap.errors import DataError
 
 Finder = Callable[[Path, Images, list[str]], Iterator[Granule]]
-FINDERS: dict[str, Finder] = {"safe": find_safe, "files": find_files, "folders": find_folders}
+FINDERS: dict[str, Finder] = {
+    "safe": find_safe, "files": find_files, "folders": find_folders, "stac": find_items, "cube": find_dates,
+}  # fmt: skip
 KINDS = {
     "safe": "*.SAFE products, unpacked or zipped",
     "files": "one image file per date",
     "folders": "one folder per date",
+    "stac": "a JSON file of items",
+    "cube": "NetCDF or Zarr",
 }
 SEASON = timedelta(days=365)
 
@@ -28,9 +34,9 @@ def find_granules(folder: Path, images: Images) -> tuple[list[Granule], list[str
         DataError: none there, a band that none has, a date that cannot be told, or the same image twice.
     """
     home, notes = folder / images.path, list[str]()
-    if not home.is_dir():
+    if not (home.exists() if images.kind in ("stac", "cube") else home.is_dir()):
         raise DataError(
-            f"{home} is no folder: images.path in {folder / NAME} should name the one that holds the images"
+            f"{home} is no folder or file: images.path in {folder / NAME} should name what holds the images"
         )
     found = _of_season(list(FINDERS[images.kind](home, images, notes)), images, notes)
     if not found:

@@ -6,7 +6,6 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pyogrio
 import shapely
 from numpy.typing import NDArray
@@ -15,8 +14,9 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from cluemap.data.scenes.grid import Grid
-from cluemap.data.scenes.scene_file import NAME, Areas, Points, Polygons
-from cluemap.data.scenes.tables import listed, nearest, plain, read_csv
+from cluemap.data.scenes.scene_file import NAME
+from cluemap.data.scenes.tables import listed, nearest
+from cluemap.data.scenes.vectors.attributes import column_of, encoding_of
 from cluemap.errors import DataError
 
 FAILURES = (DataSourceError, ValueError, OSError, RuntimeError, KeyError, TypeError, ProjError)
@@ -44,34 +44,6 @@ class Features:
     empty: int  # and how many have no geometry
 
 
-def read_shapes(folder: Path, spec: Polygons | Points | Areas, grid: Grid, notes: list[str]) -> Features:
-    """The labels' features on the images with the column that `spec` names: polygons, or of `Points` points. What is
-    left out goes to `notes`.
-
-    Raises:
-        DataError: missing or unreadable file, no such column, no CRS, or nothing that lies on the images.
-    """
-    wanted = spec.key if isinstance(spec, Areas) and spec.key else spec.column
-    file = folder / spec.file
-    source = VectorFile(file, spec.layer, spec.crs, spec.encoding)
-    if isinstance(spec, Points) and file.suffix.lower() == ".csv":
-        found = on_grid(_points_of_csv(file, spec), source, grid)
-    else:
-        found = read_features(source, grid, wanted)
-    kind = "points" if isinstance(spec, Points) else "polygons"
-    table = of_kind(found.table, kind)
-    if other := len(found.table) - len(table):
-        notes.append(
-            f"{file}: {other} of {len(found.table)} features are no {kind}: left out"
-            + (" (labels.kind: points is for points)" if kind == "polygons" else "")
-        )
-    if not len(table):
-        raise DataError(f"{file} holds no {kind} on the images: set labels.kind in {NAME} to what it holds")
-    if found.empty:
-        notes.append(f"{file}: {found.empty} of {found.total} features have no geometry: left out")
-    return Features(table, found.total, found.off, found.empty)
-
-
 def read_features(source: VectorFile, grid: Grid, column: str | None = None) -> Features:
     """What of the file lies on the grid; of the columns only `column` (absent: all).
 
@@ -84,14 +56,14 @@ def read_features(source: VectorFile, grid: Grid, column: str | None = None) -> 
     if file.suffix.lower() in PARQUET:
         table = _read_parquet(file)
         if column is not None:
-            table = table.rename(columns={_column(file, column, list(table)): column})
+            table = table.rename(columns={column_of(file, column, list(table)): column})
         return on_grid(table, source, grid)
     info = file_info(source)
     crs = crs_of(source, info["crs"])
     try:
         box = Transformer.from_crs(_pyproj(grid), crs, always_xy=True).transform_bounds(*grid.bounds, densify_pts=21)
         bbox = tuple(box) if np.isfinite(box).all() and box[0] <= box[2] else None
-        columns = None if column is None else [_column(file, column, list(info["fields"]))]
+        columns = None if column is None else [column_of(file, column, list(info["fields"]))]
         table = pyogrio.read_dataframe(
             file, layer=source.layer, encoding=info["encoding"], columns=columns, bbox=bbox, fid_as_index=True
         )
@@ -125,7 +97,7 @@ def file_info(source: VectorFile) -> dict[str, Any]:
         raise _unreadable(source.path, error) from None
     if not info["features"]:
         raise DataError(f"{source.path} holds no features: name the layer, or export it again")
-    info["encoding"] = source.encoding or _encoding(source)
+    info["encoding"] = source.encoding or encoding_of(source.path)
     return info
 
 
@@ -157,28 +129,6 @@ def on_grid(table: gpd.GeoDataFrame, source: VectorFile, grid: Grid, strict: boo
         bounds = _finite(table.total_bounds)
         raise _off(source, table.crs, len(table), int(empty.sum()), bounds, grid)
     return Features(moved[inside], len(table), int((~inside).sum()), int(empty.sum()))
-
-
-def of_kind(table: gpd.GeoDataFrame, kind: str) -> gpd.GeoDataFrame:
-    """Features that are polygons (repaired: a spike of no width, a ring that crosses itself), or that are points."""
-    if kind == "points":
-        return table[table.geom_type.isin(("Point", "MultiPoint"))]
-    shapes = polygonal(table.geometry.values)
-    return table.set_geometry(gpd.GeoSeries(shapes, index=table.index, crs=table.crs))[~shapely.is_missing(shapes)]
-
-
-def polygonal(shapes: NDArray) -> NDArray:
-    """The valid area of each geometry; None for those that have none."""
-    held = np.asarray(shapes, object)
-    area = np.isin(shapely.get_type_id(held), (3, 6, 7))
-    fixed = np.full(held.shape, None, object)
-    fixed[area] = shapely.make_valid(held[area], method="structure", keep_collapsed=False)
-    mixed = np.flatnonzero(shapely.get_type_id(fixed) == 7)
-    for index in mixed:  # a collection: its polygons alone
-        parts = shapely.get_parts(fixed[index])
-        fixed[index] = shapely.union_all(parts[shapely.area(parts) > 0])
-    fixed[shapely.is_empty(fixed) | ~np.isin(shapely.get_type_id(fixed), (3, 6))] = None
-    return fixed
 
 
 def _counted(source: VectorFile, info: dict[str, Any], crs: CRS, found: Features, grid: Grid) -> Features:
@@ -227,30 +177,6 @@ def _finite(bounds: NDArray) -> NDArray:
     return np.where(np.isfinite(bounds), bounds, 0.0)
 
 
-def _column(file: Path, wanted: str, there: list[str]) -> str:
-    """The file's own spelling of a column (accents may be composed in two ways); raises DataError."""
-    found = next((name for name in there if plain(name) == plain(wanted)), None)
-    if found is None:
-        raise DataError(f"{file} has no column {wanted!r}{nearest(wanted, there)}; it has {there}")
-    return found
-
-
-def _encoding(source: VectorFile) -> str | None:
-    """UTF-8 for a Shapefile that names no encoding but whose texts are valid UTF-8; None: what GDAL finds out."""
-    table = source.path.with_suffix(".dbf")
-    named = any(source.path.with_suffix(ending).exists() for ending in (".cpg", ".CPG"))
-    if source.path.suffix.lower() != ".shp" or named or not table.exists():
-        return None
-    try:
-        with table.open("rb") as handle:
-            handle.seek(32)  # the header's own flags are no text
-            rest = handle.read(20_000_000)
-        rest[: rest.rfind(b" ")].decode("utf-8")
-    except (UnicodeDecodeError, OSError):
-        return None
-    return "UTF-8"
-
-
 def _read_parquet(file: Path) -> gpd.GeoDataFrame:
     try:
         table = gpd.read_parquet(file)
@@ -259,15 +185,6 @@ def _read_parquet(file: Path) -> gpd.GeoDataFrame:
     if not len(table):
         raise DataError(f"{file} holds no features: export it again")
     return table.reset_index(drop=True)
-
-
-def _points_of_csv(file: Path, spec: Points) -> gpd.GeoDataFrame:
-    table = read_csv(file, [spec.x, spec.y, spec.column])
-    try:
-        x, y = table[spec.x].astype(float), table[spec.y].astype(float)
-    except ValueError as error:
-        raise DataError(f"{file}: {spec.x} and {spec.y} are not all numbers ({error}): correct the table") from None
-    return gpd.GeoDataFrame(pd.DataFrame(table), geometry=gpd.points_from_xy(x, y))
 
 
 def _pyproj(grid: Grid) -> CRS:

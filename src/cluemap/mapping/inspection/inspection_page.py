@@ -18,7 +18,7 @@ from cluemap.data.image_labels import split_of
 from cluemap.data.patches import NODATA, SPLITS
 from cluemap.data.scenes.scene_reader import SceneReader
 from cluemap.files import write_text
-from cluemap.mapping.scene_inspection import SAMPLES, SIDE, Findings
+from cluemap.mapping.inspection.scene_inspection import SAMPLES, SIDE, Findings
 
 THUMBNAILS, ACROSS, MOST = 24, 6, 480  # dates shown, in rows of; pixels a side
 BRIGHT = 3000.0  # stored reflectance that is shown as white
@@ -31,13 +31,17 @@ def write_page(file: Path, found: Findings) -> None:
     """Write the page, whole or not at all."""
     name, dates = escape(found.folder.resolve().name), found.imagery.dates
     rows = "".join(f"<tr><td>{d}<td>{share:.0%}<td>{1 - share:.0%}" for d, share in zip(dates, found.seen, strict=True))
-    said = "".join(f"<li>{escape(text)}" for text in found.warnings) or "<li>none"
+    said = "".join(_list(title, texts) for title, texts in found.said.items())
     pictures = "".join(f'<img src="data:image/png;base64,{_png(figure)}">' for figure in figures(found))
     page = f"""<!doctype html><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>
 <h1>{name}</h1><p>{escape(str(found.imagery.grid))}; {len(dates)} dates
-<h2>Warnings</h2><ul>{said}</ul>{pictures}{_labels(found) if found.reader else ""}
+{said}{pictures}{_labels(found) if found.reader else ""}
 <h2>Dates</h2><p>From {SAMPLES**2} samples of {SIDE} px.<table><tr><th>date<th>seen<th>cloud or no data{rows}</table>"""
     write_text(file, page)
+
+
+def _list(title: str, texts: list[str]) -> str:
+    return f"<h2>{title}</h2><ul>" + ("".join(f"<li>{escape(text)}" for text in texts) or "<li>none") + "</ul>"
 
 
 def figures(found: Findings) -> list[Figure]:

@@ -1,0 +1,1 @@
+"""Vector files of the user's: labels and parcels, their geometries and classes."""

@@ -1,0 +1,1 @@
+"""What a scene holds, looked at before anything is trained."""
