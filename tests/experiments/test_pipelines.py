@@ -47,6 +47,7 @@ def test_an_impossible_value_is_refused(base, tmp_path):
         make_pipeline("tiny", tmp_path / "one", tmp_path / "windows", {"clues.count": 0}, base)
 
 
+@pytest.mark.slow
 def test_finished_stages_are_not_run_again_and_a_failure_shows_the_log(base, tmp_path):
     pipeline = make_pipeline("tiny", tmp_path / "one", tmp_path / "windows", {}, base)
     done = tmp_path / "one" / "tiny" / "make_masks"

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from locations import PROJECT
+from locations import SOURCE
 
 from cluemap.runtime import threads
 
-SCRIPT = [sys.executable, str(PROJECT / "src" / "train_segmenter.py"), "--help"]
+LOAD = [sys.executable, "-c", "import cluemap.runtime.distributed"]  # what every stage imports; it loads torch
 
 
 def test_nothing_set_is_a_short_spin():
@@ -33,7 +33,7 @@ def test_what_the_user_set_stays(mine):
 def test_openmp_got_it_before_torch_loaded_it(mine, shown):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     told = {**clean, "OMP_DISPLAY_ENV": "VERBOSE", **mine}
-    done = subprocess.run(SCRIPT, env=told, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(LOAD, cwd=SOURCE, env=told, capture_output=True, text=True, timeout=300, check=True)
     assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)) == {shown}
 
 
