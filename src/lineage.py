@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cluemap.errors import CluemapError, DataError
-from cluemap.experiments.run_recovery import check_out
+from cluemap.experiments.run_reproduction import check_out
 from cluemap.tracking import made_by, open_store
 from cluemap.tracking.lineage import Finding, describe, trace, verify
 

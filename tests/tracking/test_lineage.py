@@ -10,7 +10,7 @@ from runs import database, journal_of, opened, root
 
 import lineage
 from cluemap.errors import DataError
-from cluemap.experiments import run_recovery
+from cluemap.experiments import run_reproduction
 from cluemap.params import load_params
 from cluemap.tracking import open_store
 from cluemap.tracking.lineage import trace, verify
@@ -98,7 +98,7 @@ def test_masks_made_anew_behind_a_run_s_back_are_no_lineage(made, root):
 def test_a_run_is_brought_out(made, root, monkeypatch, capsys, held_by):
     _, run = made
     cache, target = root / "elsewhere" / "cache", root / "elsewhere" / "out"
-    monkeypatch.setattr(run_recovery, "cache_folder", lambda: cache)
+    monkeypatch.setattr(run_reproduction, "cache_folder", lambda: cache)
     if held_by == "cache":
         name = path_hash(root / MASKS)
         one = {"md5": path_hash(root / MASKS / "masks_train.npy"), "relpath": "masks_train.npy"}
@@ -133,4 +133,4 @@ def test_what_cannot_be_traced_is_one_message(root, capsys, monkeypatch):
     with opened(root, tags={"git.commit": "none"}) as run:
         pass
     with pytest.raises(DataError, match="without a git commit"):
-        run_recovery.check_out(trace(open_store(), run.id), open_store(), root / "new")
+        run_reproduction.check_out(trace(open_store(), run.id), open_store(), root / "new")
