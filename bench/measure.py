@@ -114,7 +114,7 @@ def loader(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
 
     from cluemap.data.batches import stream
     from cluemap.data.windows import Windows
-    from cluemap.training.device_windows import Resident
+    from cluemap.training.device_windows import DeviceWindows
 
     counts, batch_size = {"train": 192, "validation": 2, "test": 2}, 48
     with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
@@ -122,7 +122,9 @@ def loader(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
         write_prepared(Path(folder), counts, size.classes, WINDOW, (longest * 2 // 3, longest), BANDS)
         os.sync()
         windows = Windows.open(folder)
-        held = Resident(windows, windows.indexes("train"), given.device) if given.what == "loader resident" else None
+        held = (
+            DeviceWindows(windows, windows.indexes("train"), given.device) if given.what == "loader resident" else None
+        )
 
         def once() -> None:
             order = windows.indexes("train").reshape(-1, batch_size)
