@@ -108,6 +108,15 @@ def test_outputs_and_tracked_data_lie_on_the_disk_once(project):
     assert {file.stat().st_nlink for file in files} == {2}
 
 
+def test_a_fresh_clone_without_the_data_is_told_how_to_make_them(project):
+    """The message is DVC's own; it names data.dvc, and what stands there is what to type."""
+    clone = project.parent / "clone"
+    git(project, "clone", "-q", str(project), str(clone))
+    said = dvc(clone, "repro", "prepare@tiny", check=False)
+    assert "failed to reproduce 'data.dvc': missing data 'source': data/tiny" in said
+    assert "`make data`" in (PROJECT / "data.dvc").read_text(encoding="utf-8").partition("outs:")[0]
+
+
 def test_the_committed_data_dvc_is_the_built_in_data_alone():
     tree = YAML(typ="safe").load((PROJECT / "data.dvc").read_text(encoding="utf-8"))
     assert [out["path"] for out in tree["outs"]] == ["data/demo"]

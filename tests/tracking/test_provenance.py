@@ -48,6 +48,14 @@ def test_inputs_are_known_by_dvc_s_hashes(project):
     assert recorded_hashes(project.parent / "nowhere") == {}
 
 
+def test_a_data_set_s_own_dvc_file_is_read_where_it_lies(project):
+    (project / "data" / "region").mkdir(parents=True)
+    (project / "data" / "region" / "images.dvc").write_text("outs:\n- {md5: bb.dir, hash: md5, path: images}\n")
+    (project / "data" / "other.dvc").write_text("outs:\n- {md5: cc.dir, hash: md5, path: other}\n")
+    found = recorded_hashes(project)
+    assert (found["data/region/images"], found["data/other"]) == ("bb.dir", "cc.dir")
+
+
 def test_a_file_s_holder_is_the_output_it_lies_in(project):
     assert holder(project / "out/demo/make_masks/run.json", project) == "out/demo/make_masks"
     assert holder("out/demo/prepare/metrics.json", project) == "out/demo/prepare/metrics.json"

@@ -18,6 +18,8 @@ from ruamel.yaml.error import YAMLError
 from cluemap import __version__, paths
 from cluemap.errors import DataError
 
+DVC_FILES = ("*.dvc", "data/*.dvc", "data/*/*.dvc")  # the built-in data's, and those of data sets of one's own
+
 
 def provenance(dataset: str, stage: str, inputs: Iterable[Path | str] = ()) -> dict[str, str]:
     """A run's tags: what it is, the code's state, the machine, and DVC's hash of each input, as `input.<path>`.
@@ -93,7 +95,7 @@ def command() -> str:
 
 
 def recorded_hashes(root: Path | None = None) -> dict[str, str]:
-    """Path (from the root) -> DVC's hash, of every output in dvc.lock and every `*.dvc` file at the root.
+    """Path (from the root) -> DVC's hash, of every output in dvc.lock and every `*.dvc` file at the root or in `data`.
 
     While a stage runs, its own outputs there are those of its last run; its inputs are right.
 
@@ -102,10 +104,11 @@ def recorded_hashes(root: Path | None = None) -> dict[str, str]:
     """
     root = Path(root or paths.ROOT)
     stages = _yaml(root / "dvc.lock").get("stages") or {}
-    entries = [entry for stage in stages.values() for entry in stage.get("outs") or []]
-    for file in sorted(file for file in root.glob("*.dvc") if file.is_file()):
-        entries += _yaml(file).get("outs") or []
-    return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+    entries = [(Path(), entry) for stage in stages.values() for entry in stage.get("outs") or []]
+    for file in sorted(file for pattern in DVC_FILES for file in root.glob(pattern) if file.is_file()):
+        folder = file.parent.relative_to(root)  # paths in a .dvc file are its folder's
+        entries += [(folder, entry) for entry in _yaml(file).get("outs") or []]
+    return {(folder / entry["path"]).as_posix(): entry["md5"] for folder, entry in entries if "md5" in entry}
 
 
 def hashes_of(inputs: Iterable[Path | str], root: Path | None = None) -> dict[str, str]:
