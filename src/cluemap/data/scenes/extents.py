@@ -11,7 +11,7 @@ from rasterio.warp import transform_bounds
 from cluemap.data.scenes.grid import Grid, grid_over
 from cluemap.data.scenes.scene_file import NAME, Scene
 from cluemap.data.scenes.sources.granules import Granule, Layer
-from cluemap.data.scenes.sources.raster_band import Look
+from cluemap.data.scenes.sources.raster_band import FAILURES, Look
 from cluemap.errors import DataError
 
 Looks = Mapping[Layer, Look]
@@ -92,7 +92,10 @@ def metres_for(found: Look) -> str:
     """The CRS in metres to suggest for an image: its UTM zone."""
     if found.crs.is_projected:
         return found.crs.to_string() if len(found.crs.to_string()) < 20 else "EPSG:32632"
-    west, south, east, north = transform_bounds(found.crs, "EPSG:4326", *found.bounds)
+    try:
+        west, south, east, north = transform_bounds(found.crs, "EPSG:4326", *found.bounds)
+    except FAILURES:
+        return "EPSG:32632"
     zone = int(((west + east) / 2 + 180) // 6) % 60 + 1
     return f"EPSG:{(32600 if south + north >= 0 else 32700) + zone}"
 
@@ -104,7 +107,13 @@ def _boxes(granules: list[Granule], looks: Looks, crs: CRS, file: Path) -> np.nd
         bounds = np.array([looks[layer].bounds for layer in granule.layers if looks[layer].crs == looks[
             granule.layers[0]].crs])  # fmt: skip
         inner = (*bounds[:, :2].max(axis=0), *bounds[:, 2:].min(axis=0))
-        boxes.append(transform_bounds(looks[granule.layers[0]].crs, crs, *inner, densify_pts=21))
+        try:
+            boxes.append(transform_bounds(looks[granule.layers[0]].crs, crs, *inner, densify_pts=21))
+        except FAILURES as error:
+            raise DataError(
+                f"{granule.name} cannot be brought to {crs.to_string()[:40]} ({error}): correct grid.crs in {file}, or "
+                "take the image out"
+            ) from None
     found = np.array(boxes)
     if not np.isfinite(found).all():
         raise DataError(f"{file}: the images lie outside of what grid.crs {crs.to_string()} covers: set another")

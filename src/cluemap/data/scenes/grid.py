@@ -9,6 +9,7 @@ from rasterio.windows import Window
 
 from cluemap.errors import DataError
 
+MOST = 200_000  # pixels a side: 2,000 km at 10 m; more is a wrong number somewhere
 SAME = 0.01  # share of a pixel by which two corners may differ and still be the same
 
 
@@ -70,6 +71,11 @@ def grid_over(crs: CRS, bounds: tuple[float, float, float, float], pixel: float)
             "UTM zone of the region, e.g. EPSG:32632, and grid.resample: true"
         )
     width, height = (bounds[2] - bounds[0]) / pixel, (bounds[3] - bounds[1]) / pixel
+    if not max(abs(side) for side in (width, height)) <= MOST:
+        raise DataError(
+            f"the images or grid.bounds span {list(bounds)} in {crs.to_string()[:40]}, more than {MOST} pixels of "
+            f"{pixel:g} m: correct grid.bounds or grid.pixel in scene.yaml, or take out the image that lies far away"
+        )
     if min(width, height) < 1:
         raise DataError(
             f"the grid's bounds {list(bounds)} hold no pixel of {pixel:g} m: mend grid.bounds in scene.yaml"

@@ -1,13 +1,12 @@
 """scene.yaml as frozen, strictly checked classes: one field per key."""
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from cluemap.data.scenes.tables import nearest, plain, read_csv
 from cluemap.errors import DataError
@@ -24,7 +23,7 @@ SEEN_BADLY = [0, 1, 3, 8, 9, 10]  # SCL: no data, saturated, cloud shadow, cloud
 class Part(BaseModel):
     """One block of scene.yaml: frozen, no unknown keys, no conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Images(Part):
@@ -51,7 +50,10 @@ class Images(Part):
 
     @property
     def season(self) -> date | None:
-        return date.fromisoformat(self.season_start) if isinstance(self.season_start, str) else self.season_start
+        told = self.season_start
+        if isinstance(told, str):
+            return date.fromisoformat(told)
+        return told.date() if isinstance(told, datetime) else told
 
 
 class GridPart(Part):
@@ -143,7 +145,7 @@ def read_scene(folder: Path) -> Scene:
         tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{file} is missing: write it as docs/data/scene.md says") from None
-    except (YAMLError, ValueError, OSError, RecursionError, AttributeError, TypeError) as error:
+    except Exception as error:  # damaged files make the parser fail in ways that are no YAMLError
         raise DataError(f"{file} is not YAML: {error}") from None
     try:
         scene = Scene.model_validate(tree)

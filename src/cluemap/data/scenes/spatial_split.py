@@ -11,6 +11,7 @@ from cluemap.data.windowing import starts
 from cluemap.errors import DataError
 from cluemap.params import WindowParams
 
+MOST = 1_000_000  # blocks
 RUN = 8  # windows a side that are read at once: bounds the memory
 
 
@@ -47,6 +48,8 @@ def lay_blocks(grid: Grid, split: Split, window: int) -> list[Block]:
             f"{NAME}: split.block {split.block:g} m less the gap {split.gap:g} m is {side - gap} px, less than a "
             f"window of {window} px: set split.block to at least {(window + gap) * grid.pixel:g}"
         )
+    if (grid.height / side) * (grid.width / side) > MOST:
+        raise DataError(f"{NAME}: split.block {split.block:g} m makes over {MOST} blocks of {grid}: set a larger one")
     blocks = []
     for i, row in enumerate(range(0, grid.height, side)):
         for j, column in enumerate(range(0, grid.width, side)):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import pandas as pd
+import pyogrio
 
 from cluemap.data.scenes.tables import listed, nearest, read_csv, text_of
 from cluemap.data.scenes.vectors.vector_files import FAILURES, PARQUET, VectorFile, file_info
@@ -62,8 +63,6 @@ def _of_csv(file: Path, column: str | None) -> LabelGuess:
 
 
 def _attributes(source: VectorFile) -> pd.DataFrame:
-    import pyogrio
-
     try:
         if source.path.suffix.lower() in PARQUET:
             return gpd.read_parquet(source.path)

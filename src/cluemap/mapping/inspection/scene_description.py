@@ -121,7 +121,8 @@ def _opened(folder: Path, text: _Text) -> tuple[Imagery, _Text]:
 
 def _proposal(folder: Path, text: _Text, size: int) -> Proposal:
     """The largest blocks that leave enough of them, with as large a gap as they allow."""
-    last, best = "", None
+    last = ""
+    best: Proposal | None = None
     for block in BLOCKS:
         for gap in (240.0, 100.0, 0.0):
             plan = Proposal(size, size, block, gap, 0)

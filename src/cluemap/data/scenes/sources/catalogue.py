@@ -1,7 +1,6 @@
 """All images of a scene, whatever their kind."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 from cluemap.data.scenes.scene_file import NAME, Images
@@ -24,7 +23,7 @@ KINDS = {
     "stac": "a JSON file of items",
     "cube": "NetCDF or Zarr",
 }
-SEASON = timedelta(days=365)
+SEASON = 365  # days
 
 
 def find_granules(folder: Path, images: Images) -> tuple[list[Granule], list[str]]:
@@ -52,7 +51,7 @@ def _of_season(granules: list[Granule], images: Images, notes: list[str]) -> lis
     first = images.season
     if first is None:
         return granules
-    kept = [granule for granule in granules if first <= granule.day < first + SEASON]
+    kept = [granule for granule in granules if 0 <= (granule.day - first).days < SEASON]
     if granules and not kept:
         days = sorted(granule.day for granule in granules)
         raise DataError(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -21,6 +22,8 @@ from cluemap.errors import DataError
 os.environ.setdefault("GDAL_CACHEMAX", "512")  # MB of decoded tiles, over all files
 os.environ.setdefault("GDAL_HTTP_TIMEOUT", "30")  # seconds: a server that is silent is an error, not a hang
 os.environ.setdefault("GDAL_HTTP_MAX_RETRY", "2")
+FAILURES = (RasterioError, OSError, ValueError, ArithmeticError, MemoryError, CPLE_BaseError)  # of GDAL, by rasterio
+MOST_IN_BLOCK = 150_000_000  # pixels that are decoded at once: more than an untiled Sentinel-2 image has
 MOST_PIXELS = 60_000  # a side: more is no image of one place, but a damaged header
 
 
@@ -61,7 +64,7 @@ class Raster:
             try:
                 view, nodata = self._opened()
                 found = view.read(self.layer.number, window=window_of(mine, across))
-            except (RasterioError, OSError, ValueError) as error:
+            except FAILURES as error:
                 raise damaged(self.layer, error) from None
         values, seen = np.zeros(shape, found.dtype), np.zeros(shape, bool)
         inside = np.s_[mine.start + row - rows.start : mine.stop + row - rows.start,
@@ -106,7 +109,7 @@ def look(layer: Layer) -> Look:
                 raise DataError(
                     f"{layer.path} has no CRS: assign one (gdal_edit.py -a_srs EPSG:32632 {layer.path.name})"
                 )
-            if max(file.shape) > MOST_PIXELS:
+            if max(file.shape) > MOST_PIXELS or max(h * w for h, w in file.block_shapes) > MOST_IN_BLOCK:
                 raise DataError(f"{layer.path} says it is {file.shape} px large, it is damaged: fetch it again")
             index = layer.number - 1
             scale, offset, kind = float(file.scales[index]), float(file.offsets[index]), file.dtypes[index]
@@ -117,7 +120,7 @@ def look(layer: Layer) -> Look:
                     "fetch it again, or set images.scale in scene.yaml"
                 )
             found = file.crs, tuple(file.bounds), abs(file.transform.a), _native(file)
-    except (RasterioError, OSError, ValueError) as error:
+    except FAILURES as error:
         raise damaged(layer, error) from None
     return Look(*found, *((scale, offset) if tagged else (SCALE, 0.0)), kind)
 

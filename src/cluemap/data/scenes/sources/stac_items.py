@@ -43,7 +43,8 @@ def find_items(file: Path, images: Images, notes: list[str]) -> Iterator[Granule
 
 
 def _granule(file: Path, item: Any, images: Images) -> Granule:
-    layers, mask = {}, None
+    layers: dict[str, Layer] = {}
+    mask: Layer | None = None
     for key, asset in item.assets.items():
         band = _band(key, asset, images)
         if band in images.bands and band not in layers:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
+from shapely.errors import ShapelyError
 
 from cluemap.data.scenes.grid import Grid
 from cluemap.data.scenes.scene_file import NAME
@@ -19,7 +20,10 @@ from cluemap.data.scenes.tables import listed, nearest
 from cluemap.data.scenes.vectors.attributes import column_of, encoding_of
 from cluemap.errors import DataError
 
-FAILURES = (DataSourceError, ValueError, OSError, RuntimeError, KeyError, TypeError, ProjError)
+FAILURES = (
+    *(DataSourceError, ValueError, OSError, RuntimeError, KeyError, TypeError, ProjError),
+    *(ShapelyError, ArithmeticError, MemoryError, AttributeError, IndexError),
+)
 PARQUET = (".parquet", ".geoparquet")
 
 
@@ -48,35 +52,43 @@ def read_features(source: VectorFile, grid: Grid, column: str | None = None) -> 
     """What of the file lies on the grid; of the columns only `column` (absent: all).
 
     Raises:
-        DataError: see `read_shapes`.
+        DataError: missing or unreadable file, no such column, no CRS, or nothing that lies on the grid.
     """
-    file = source.path
-    if not file.exists():
-        raise DataError(f"{file} is missing: correct its name, or put it there")
-    if file.suffix.lower() in PARQUET:
-        table = _read_parquet(file)
-        if column is not None:
-            table = table.rename(columns={column_of(file, column, list(table)): column})
-        return on_grid(table, source, grid)
+    if not source.path.exists():
+        raise DataError(f"{source.path} is missing: correct its name, or put it there")
+    try:
+        if source.path.suffix.lower() in PARQUET:
+            return _of_parquet(source, grid, column)
+        return _of_layer(source, grid, column)
+    except FAILURES as error:
+        raise _unreadable(source.path, error) from None
+
+
+def _of_parquet(source: VectorFile, grid: Grid, column: str | None) -> Features:
+    table = gpd.read_parquet(source.path).reset_index(drop=True)
+    if not len(table):
+        raise DataError(f"{source.path} holds no features: export it again")
+    if column is not None:
+        table = table.rename(columns={column_of(source.path, column, list(table)): column})
+    return on_grid(table, source, grid)
+
+
+def _of_layer(source: VectorFile, grid: Grid, column: str | None) -> Features:
+    """Of any file that GDAL reads: the grid's box alone."""
     info = file_info(source)
     crs = crs_of(source, info["crs"])
-    try:
-        box = Transformer.from_crs(_pyproj(grid), crs, always_xy=True).transform_bounds(*grid.bounds, densify_pts=21)
-        bbox = tuple(box) if np.isfinite(box).all() and box[0] <= box[2] else None
-        columns = None if column is None else [column_of(file, column, list(info["fields"]))]
-        table = pyogrio.read_dataframe(
-            file, layer=source.layer, encoding=info["encoding"], columns=columns, bbox=bbox, fid_as_index=True
-        )
-        if isinstance(table, gpd.GeoDataFrame) and columns:
-            table = table.rename(columns={columns[0]: column})
-        if not isinstance(table, gpd.GeoDataFrame):
-            raise DataError(f"{file} holds a table without geometries: name the layer that has them")
-        found = on_grid(table.set_crs(crs, allow_override=True), source, grid, strict=False)
-        if len(found.table) == info["features"]:
-            return found
-        return _counted(source, info, crs, found, grid)
-    except FAILURES as error:
-        raise _unreadable(file, error) from None
+    box = Transformer.from_crs(_pyproj(grid), crs, always_xy=True).transform_bounds(*grid.bounds, densify_pts=21)
+    bbox = tuple(box) if np.isfinite(box).all() and box[0] <= box[2] else None
+    columns = None if column is None else [column_of(source.path, column, list(info["fields"]))]
+    table = pyogrio.read_dataframe(
+        source.path, layer=source.layer, encoding=info["encoding"], columns=columns, bbox=bbox, fid_as_index=True
+    )
+    if not isinstance(table, gpd.GeoDataFrame):
+        raise DataError(f"{source.path} holds a table without geometries: name the layer that has them")
+    if columns:
+        table = table.rename(columns={columns[0]: column})
+    found = on_grid(table.set_crs(crs, allow_override=True), source, grid, strict=False)
+    return found if len(found.table) == info["features"] else _counted(source, info, crs, found, grid)
 
 
 def file_info(source: VectorFile) -> dict[str, Any]:
@@ -175,16 +187,6 @@ def _inside(table: gpd.GeoDataFrame, grid: Grid) -> NDArray[np.bool_]:
 
 def _finite(bounds: NDArray) -> NDArray:
     return np.where(np.isfinite(bounds), bounds, 0.0)
-
-
-def _read_parquet(file: Path) -> gpd.GeoDataFrame:
-    try:
-        table = gpd.read_parquet(file)
-    except (*FAILURES, AttributeError) as error:
-        raise _unreadable(file, error) from None
-    if not len(table):
-        raise DataError(f"{file} holds no features: export it again")
-    return table.reset_index(drop=True)
 
 
 def _pyproj(grid: Grid) -> CRS:
