@@ -51,7 +51,7 @@ def reliability(probabilities: Floats, labels: NDArray, bins: int = 15) -> Relia
     """n k, n -> sums by bin of the winner's probability."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    sums = np.bincount(place, confidence, minlength=bins)
+    sums = np.asarray(np.bincount(place, confidence, minlength=bins), np.float64)
     return Reliability(np.bincount(place, minlength=bins), sums, np.bincount(place[right], minlength=bins))
 
 
