@@ -43,10 +43,10 @@ class SegmenterTask:
 
     def losses(self, forward: Callable[[Batch], Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
         """ "total": cross-entropy over the pixels that are not 255."""
-        if batch.mask is None:
-            raise ValueError("the segmenter trains on masks: give Data its masks")
         draws = generators(self.params.seed, step, self.ranks.rank, self.ranks.world, len(batch))
         batch = augmented(batch, self.params.augmentation, draws)
+        if batch.mask is None:
+            raise ValueError("the segmenter trains on masks: give Data its masks")
         truth = batch.mask
         if not self.background:  # ids 1..K -> 0..K-1, 255 stays
             truth = torch.where(truth == 255, 255, truth - 1)

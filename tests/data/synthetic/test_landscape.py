@@ -7,7 +7,7 @@ import pytest
 
 from cluemap.data.synthetic import Plan
 from cluemap.data.synthetic.demo_pastis import patch_places, patch_seed
-from cluemap.data.synthetic.generator_params import LandParams
+from cluemap.data.synthetic.generator_params import LandKnobs
 from cluemap.data.synthetic.land_cover import CROPS, KINDS
 from cluemap.data.synthetic.landscape import RIM, choose, make_land
 from cluemap.data.synthetic.parcels import clip_polygon, cut_land, long_way, longest_edge, polygon_area
@@ -27,7 +27,7 @@ def test_a_cut_parts_a_polygon_into_two_whose_areas_add_up():
 
 
 def test_unbent_parcels_are_convex_and_cover_the_land():
-    cutting = cut_land(61, 83, LandParams(bend=0.0), np.random.default_rng(1))
+    cutting = cut_land(61, 83, LandKnobs(bend=0.0), np.random.default_rng(1))
     assert (cutting.elements >= 0).all()
     elements = cutting.elements.reshape(61, 83)
     parcels = [number for number, kind in enumerate(cutting.kinds) if kind == "parcel"]
@@ -52,7 +52,7 @@ def test_the_last_bit_does_not_decide_how_equal_sides_are_cut():
 def test_crops_keep_to_their_shares_and_to_their_neighbours():
     rng = np.random.default_rng(3)
     centres, sizes = rng.random((301, 2)) * 127, rng.integers(20, 200, 301)
-    params = LandParams(crop_share_spread=0.0)
+    params = LandKnobs(crop_share_spread=0.0)
     kinds = choose(centres, sizes, CROPS, (127, 127), params, rng)
     wanted = np.array([KINDS[kind].share for kind in CROPS])
     areas = np.array([sizes[kinds == kind].sum() for kind in CROPS])
@@ -64,7 +64,7 @@ def test_crops_keep_to_their_shares_and_to_their_neighbours():
 
 
 def test_a_parcel_has_one_label_and_is_void_when_most_of_it_lies_outside():
-    land = make_land(47, 59, LandParams(), np.random.default_rng(5))
+    land = make_land(47, 59, LandKnobs(), np.random.default_rng(5))
     whole, inner = land.elements, land.elements[RIM:-RIM, RIM:-RIM]
     assert set(np.unique(land.labels)) <= {0, *IDS, 19}
     assert 19 in land.labels

@@ -21,7 +21,7 @@ from cluemap.data.formats.mtlcc_tile import COARSER
 from cluemap.data.formats.mtlcc_writer import write_lists, write_tile
 from cluemap.data.patches import NODATA
 from cluemap.data.synthetic.demo_pastis import CARD, digest
-from cluemap.data.synthetic.generator_params import Difficulty, LandParams
+from cluemap.data.synthetic.generator_params import Difficulty, LandKnobs
 from cluemap.data.synthetic.random_fields import stream
 from cluemap.data.synthetic.region import Scene, make_tile, render
 from cluemap.data.synthetic.spectra import TOP_BANDS
@@ -50,7 +50,7 @@ class GermanyPlan:
     least_dates: int = 15
     most_dates: int = 20
     least_labelled: float = 0.1  # tiles with a smaller share of labelled pixels are left out
-    difficulty: Difficulty = field(default_factory=lambda: Difficulty(land=LandParams(declared=0.92, woods=0.07)))
+    difficulty: Difficulty = field(default_factory=lambda: Difficulty(land=LandKnobs(declared=0.92, woods=0.07)))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class LandParams:
+class LandKnobs:
     """How the land is cut up and what lies on it."""
 
     parcel_area: float = 300.0  # median of a parcel before roads and woods take their part; PASTIS: 47 to 155
@@ -52,7 +52,7 @@ class SkyParams:
 
 @dataclass(frozen=True)
 class Difficulty:
-    land: LandParams = field(default_factory=LandParams)
+    land: LandKnobs = field(default_factory=LandKnobs)
     growth: GrowthParams = field(default_factory=GrowthParams)
     sky: SkyParams = field(default_factory=SkyParams)
 

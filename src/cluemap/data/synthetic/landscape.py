@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.synthetic.generator_params import LandParams
+from cluemap.data.synthetic.generator_params import LandKnobs
 from cluemap.data.synthetic.land_cover import CROPS, KINDS, NAMES, OTHERS
 from cluemap.data.synthetic.parcels import cut_land
 from cluemap.data.synthetic.random_fields import Floats, smooth_field
@@ -35,7 +35,7 @@ class Land:
     parcels: NDArray[np.int32]  # h w, 1.. in the order of the elements
 
 
-def make_land(height: int, width: int, params: LandParams, rng: np.random.Generator) -> Land:
+def make_land(height: int, width: int, params: LandKnobs, rng: np.random.Generator) -> Land:
     """-> the land of a region of h w pixels."""
     full = (height + 2 * RIM, width + 2 * RIM)
     cutting = cut_land(*full, params, rng)
@@ -57,7 +57,7 @@ def _over(elements: Elements, names: list[str], where: NDArray[np.bool_], name: 
     return np.where(where, np.int32(len(names) - 1), elements)
 
 
-def _woods(elements: Elements, names: list[str], params: LandParams, rng: np.random.Generator) -> Elements:
+def _woods(elements: Elements, names: list[str], params: LandKnobs, rng: np.random.Generator) -> Elements:
     height, width = elements.shape
     field = smooth_field(height, width, 13.0, rng) + 0.18 * smooth_field(height, width, 2.0, rng)
     share = params.woods * np.exp(0.5 * rng.standard_normal())
@@ -67,7 +67,7 @@ def _woods(elements: Elements, names: list[str], params: LandParams, rng: np.ran
     return _over(elements, names, wooded & needles, "conifer wood")
 
 
-def _river(elements: Elements, names: list[str], params: LandParams, rng: np.random.Generator) -> Elements:
+def _river(elements: Elements, names: list[str], params: LandKnobs, rng: np.random.Generator) -> Elements:
     height, width = elements.shape
     rows, columns = np.mgrid[:height, :width]
     angle, place = np.pi * rng.random(), 0.2 + 0.6 * rng.random(2)
@@ -80,7 +80,7 @@ def _river(elements: Elements, names: list[str], params: LandParams, rng: np.ran
     return _over(elements, names, across < half, "water")
 
 
-def _villages(elements: Elements, names: list[str], params: LandParams, rng: np.random.Generator) -> Elements:
+def _villages(elements: Elements, names: list[str], params: LandKnobs, rng: np.random.Generator) -> Elements:
     height, width = elements.shape
     rows, columns = np.mgrid[:height, :width]
     ragged = smooth_field(height, width, 5.0, rng)
@@ -94,7 +94,7 @@ def _villages(elements: Elements, names: list[str], params: LandParams, rng: np.
 
 
 def _use_parcels(
-    centres: Floats, sizes: Numbers, chosen: Numbers, full: Size, params: LandParams, rng: np.random.Generator
+    centres: Floats, sizes: Numbers, chosen: Numbers, full: Size, params: LandKnobs, rng: np.random.Generator
 ) -> Numbers:
     """-> kind of each chosen element: a crop, or something undeclared; crops keep to the patch's shares of the area."""
     kinds = choose(centres[chosen], sizes[chosen], CROPS, full, params, rng)
@@ -105,7 +105,7 @@ def _use_parcels(
 
 
 def choose(
-    centres: Floats, sizes: Numbers, kinds: tuple[int, ...], full: Size, params: LandParams, rng: np.random.Generator
+    centres: Floats, sizes: Numbers, kinds: tuple[int, ...], full: Size, params: LandKnobs, rng: np.random.Generator
 ) -> Numbers:
     """centres e 2, sizes e -> e: kinds in clusters, each with about its share of the area (shares vary by patch)."""
     shares = np.array([KINDS[number].share for number in kinds])

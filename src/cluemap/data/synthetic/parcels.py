@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.synthetic.generator_params import LandParams
+from cluemap.data.synthetic.generator_params import LandKnobs
 from cluemap.data.synthetic.random_fields import smooth_field
 
 Floats = NDArray[np.float64]
@@ -32,7 +32,7 @@ class Cutting:
         self.centres.append(centre)
 
 
-def cut_land(height: int, width: int, params: LandParams, rng: np.random.Generator) -> Cutting:
+def cut_land(height: int, width: int, params: LandKnobs, rng: np.random.Generator) -> Cutting:
     """-> every pixel of a h w region given to a parcel or to a line (road, hedge, verge) between parcels."""
     rows, columns = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
     rows = rows + params.bend * smooth_field(height, width, 16.0, rng)
@@ -48,7 +48,7 @@ def cut_land(height: int, width: int, params: LandParams, rng: np.random.Generat
 
 def _cut(
     cutting: Cutting, places: Floats, pixels: NDArray[np.int64], polygon: Floats, angle: float,
-    params: LandParams, rng: np.random.Generator,
+    params: LandKnobs, rng: np.random.Generator,
 ) -> None:  # fmt: skip
     """Part `polygon` (its `pixels` lie in it) until its pieces are parcels; `angle`: direction of the fields' rows."""
     area = polygon_area(polygon)
