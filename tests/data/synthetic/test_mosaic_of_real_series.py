@@ -1,4 +1,4 @@
-"""The generator of the mosaic of real series lies outside the project and finds two of our definitions by their names."""
+"""The generator of the mosaic of real series lies outside the project and finds two definitions of ours by name."""
 
 import sys
 
