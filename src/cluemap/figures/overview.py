@@ -27,7 +27,7 @@ COLUMNS = (
     ("satellite series", "what the model reads"),
     ("image label", "what grows here, not where"),
     ("clue CAM", "where the clues point"),
-    ("pseudo mask", "best class, pixel by pixel"),
+    ("pseudo mask", "best class under the label"),
     ("crop map", "segmenter taught by masks"),
     ("truth", "only used to check"),
 )
