@@ -196,6 +196,9 @@ def test_learners_learn_what_series_tell(copy):
         assert (maps == truth)[known].mean() > commonest + 0.05
         total = np.concatenate([found for _, found in learner.probabilities(indexes)]).sum(axis=-1)
         np.testing.assert_allclose(total, 1, atol=1e-5)
+    for learner in (LinearLearner(features), trees(features, 200, 0, 3, 3)):
+        alone = learner.fit(indexes, np.full_like(truth, 2))
+        assert (alone.maps(indexes[:2]) == 2).all()  # a single class: all of it
     with pytest.raises(TrainingError, match=r"no pixel of the masks is labelled: lower masks\.threshold"):
         LinearLearner(features).fit(indexes, np.full_like(truth, 255))
 

@@ -103,6 +103,9 @@ class SampledLearner(PixelLearner):
     def answers(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         columns = self.model.classes_.astype(np.int64) - self.first
         out = np.zeros((len(pixels), self.size), np.float32)
+        if len(columns) == 1:  # scikit-learn's trees answer as if there were two
+            out[:, columns] = 1.0
+            return out
         for row in range(0, len(pixels), ROWS):
             out[row : row + ROWS, columns] = self.model.predict_proba(pixels[row : row + ROWS])
         return out

@@ -21,6 +21,8 @@ DATE_SPREAD = 0.1  # amplitude at which date vectors start
 class TemporalAttention(nn.Module):
     """Every pixel's series -> one vector: the mean over its dates, weighted by each head's attention."""
 
+    whitening: Tensor | None
+
     def __init__(self, bands: int, params: LtaeParams, whitens: bool):
         super().__init__()
         d, heads = params.width, params.heads

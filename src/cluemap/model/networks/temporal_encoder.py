@@ -26,6 +26,8 @@ class Watched(NamedTuple):
 class TemporalEncoder(nn.Module):
     """`classes` learned class tokens, then the date tokens, through a transformer at every grid position."""
 
+    whitening: Tensor | None
+
     def __init__(self, bands: int, classes: int, params: NetworkParams):
         super().__init__()
         width = params.width
