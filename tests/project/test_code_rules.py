@@ -9,7 +9,8 @@ from locations import PROJECT
 
 PACKAGE = PROJECT / "src" / "cluemap"
 FLOORS = {  # a module imports from its own floor and those below
-    "errors": 0, "files": 0, "paths": 0, "params": 0, "__init__": 0, "runtime": 1, "data": 2, "model": 3,
+    "errors": 0, "files": 0, "paths": 0, "params": 0, "__init__": 0, "__version__": 0,
+    "runtime": 1, "data": 2, "model": 3,
     "training": 4, "mapping": 5, "statistics": 5, "figures": 5, "tracking": 5,
     "stages": 6, "experiments": 7, "tuning": 8,
 }  # fmt: skip

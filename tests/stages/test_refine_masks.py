@@ -28,7 +28,7 @@ from cluemap.stages.refine_masks import (
     without_rest,
 )
 from cluemap.stages.stage import Stage
-from cluemap.training.pixel_learners import LinearLearner, trees
+from cluemap.training.learners.pixel_learners import LinearLearner, trees
 
 __all__ = ["pipeline"]  # fixture
 

@@ -27,9 +27,9 @@ from cluemap.params import RefineParams
 from cluemap.stages.make_cams import SPLITS
 from cluemap.stages.make_masks import open_masks, read_masks
 from cluemap.stages.stage import Stage
+from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, trees
 from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
-from cluemap.training.pixel_learners import LinearLearner, PixelLearner, trees
 
 Masks = dict[str, NDArray[np.uint8]]  # split -> n h w
 TREES = {"rounds": 25, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart

@@ -16,9 +16,9 @@ from cluemap.files import atomic_folder, open_array
 from cluemap.params import BaselineParams
 from cluemap.stages.make_masks import read_masks
 from cluemap.stages.stage import Stage
+from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, forest, trees
 from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
-from cluemap.training.pixel_learners import LinearLearner, PixelLearner, forest, trees
 
 MASKS = ("weak", "full")  # the final pseudo masks, the true masks
 SPLITS = ("validation", "test")

@@ -14,7 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from cluemap.data.series_features import SeriesFeatures
 from cluemap.errors import TrainingError
 from cluemap.model.method.pseudo_masks import IGNORED
-from cluemap.training.linear_discriminant import LinearDiscriminant, Moments
+from cluemap.training.learners.linear_discriminant import LinearDiscriminant, Moments
 
 CHUNK = 64  # windows whose features are looked at together
 ROWS = 4096  # pixels that scikit-learn is asked about at once: its trees are many times slower on more

@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from cluemap.training import linear_discriminant
-from cluemap.training.linear_discriminant import FARTHEST, LinearDiscriminant, Moments
+from cluemap.training.learners import linear_discriminant
+from cluemap.training.learners.linear_discriminant import FARTHEST, LinearDiscriminant, Moments
 
 P, F, K = 211, 7, 3
 

@@ -6,7 +6,7 @@ import shapely
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cluemap.data.field_split import LEFT_OUT, field_size, propose_split, split_fields
+from cluemap.data.splits.field_split import LEFT_OUT, field_size, propose_split, split_fields
 from cluemap.errors import DataError
 
 

@@ -1,0 +1,1 @@
+"""Which fields train, validate and test."""
