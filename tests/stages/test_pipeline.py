@@ -39,7 +39,7 @@ def test_runs_are_flat_rows_in_two_experiments(pipeline):
             "select e.name, r.status, r.run_uuid from runs r join experiments e on r.experiment_id = e.experiment_id"
         ).fetchall()
         logged = dict(store.execute("select key, value from latest_metrics where run_uuid = ?", [rows[-1][2]]))
-    assert sorted(name for name, _, _ in rows) == ["tiny/results"] + ["tiny/training"] * 6
+    assert sorted(name for name, _, _ in rows) == ["tiny/results"] + ["tiny/training"] * len(STAGES)
     assert {status for _, status, _ in rows} == {"FINISHED"}
     found = metrics(pipeline, "evaluate")
     assert logged["ratio"] == found["ratio"]
