@@ -3,6 +3,7 @@
 import sys
 
 from cluemap.stages.stage import Stage, run_stage
+from cluemap.stages.stage_figures import draw_baselines
 from cluemap.stages.train_baselines import train_baselines
 
 
@@ -11,6 +12,7 @@ def work(stage: Stage) -> None:
     with stage.run(upstream=("prepare", "refine_masks")) as run:
         stage.used(run, "prepare", "windows", windows.card.digest, "training")
         metrics = train_baselines(stage, windows)
+        draw_baselines(stage, windows, metrics["validation"])
         found = metrics["validation"]["trees"]
         made = "trees, validation mIoU {:.3f} from pseudo masks, {:.3f} from true masks".format(
             *(found[kind]["miou"] for kind in ("weak", "full"))

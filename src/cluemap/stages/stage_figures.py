@@ -79,6 +79,20 @@ def draw_rounds(stage: Stage, course: list[dict[str, float]]) -> None:
             training_curves(points, folder / "rounds.png", title=title)
 
 
+def draw_baselines(stage: Stage, windows: Windows, validation: dict[str, Any]) -> None:
+    """IoU per class of the pixel-wise learners on the validation windows (train_baselines)."""
+    kinds = {"weak": "image labels", "full": "true masks"}
+    series = {
+        f"{learner}, {words}": np.array(list(validation[learner][kind]["iou"].values()), dtype=float)
+        for learner in ("trees", "linear")
+        for kind, words in kinds.items()
+    }
+    with atomic_folder(stage.folder / "figures") as folder:
+        if not all(np.isnan(values).all() for values in series.values()):  # else no validation pixel is labelled
+            title = "IoU per class on the validation windows (%)"
+            class_scores(series, windows.card.legend, folder / "class_scores.png", title)
+
+
 def draw_results(
     stage: Stage, windows: Windows, metrics: dict[str, Any], confusions: dict[str, NDArray[np.int64]]
 ) -> None:
