@@ -18,8 +18,9 @@ from mlflow.pyfunc import PythonModel
 
 CHUNK = 48  # windows at once
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow asks for type hints, which a dict of tensors of any length cannot have
+# MLflow asks for type hints, which a dict of tensors of any length cannot have, and sets a filter of its own before it
+# does: an "ignore" here would not be heard.
+with warnings.catch_warnings(record=True):
 
     class RegisteredSegmenter(PythonModel):
         """Raw windows in, crop maps out."""
