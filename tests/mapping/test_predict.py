@@ -97,7 +97,7 @@ def model(tmp_path, monkeypatch):
 
 
 def write_model(file, bands, size=SIZE):
-    params = load_params("demo").segmenter.model_copy(update=SIZES)
+    params = load_params("demo").segmenter.model_copy(update={"kind": "tsvit", **SIZES})
     torch.manual_seed(0)
     network = TsvitSegmenter(len(bands), 4, size, params)
     for weights in network.parameters():  # away from the even start, so that pixels differ

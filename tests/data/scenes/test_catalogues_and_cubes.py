@@ -1,12 +1,10 @@
 """Images by a STAC catalogue, on this disk and over HTTP, and data cubes: the same values as the other forms give."""
 
-import functools
-import http.server
 import json
-import threading
 
 import numpy as np
 import pytest
+import range_server
 from scenes import BANDS, CRSS, DATES, LEFT, TOP, make_region, write_folders, write_scene
 
 from cluemap.data.scenes.imagery import open_imagery
@@ -38,41 +36,15 @@ def whole(imagery):
 # ------------------------------------------------------------------ STAC
 
 
-class Server(http.server.SimpleHTTPRequestHandler):
-    """Files with range requests, as object stores give them; what was asked for is kept."""
-
-    asked: list[str]
-
-    def do_GET(self):
-        content = open(self.translate_path(self.path), "rb").read()  # noqa: SIM115
-        wanted = self.headers.get("Range")
-        self.asked.append(wanted or "whole")
-        first, last = 0, len(content) - 1
-        if wanted:
-            start, _, stop = wanted.removeprefix("bytes=").partition("-")
-            first, last = int(start), min(int(stop or last), last)
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(last - first + 1))
-        self.send_header("Accept-Ranges", "bytes")
-        if wanted:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.end_headers()
-        self.wfile.write(content[first : last + 1])
-
-    def log_message(self, *args):
-        pass
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "asked.txt"
 
 
 @pytest.fixture
-def served(tmp_path):
-    """A folder under an address of this machine's loopback."""
-    Server.asked = []
-    handler = functools.partial(Server, directory=str(tmp_path))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+def served(tmp_path, log):
+    with range_server.served(tmp_path, log) as address:
+        yield address
 
 
 def items(base, **properties):
@@ -95,15 +67,16 @@ def items(base, **properties):
 
 
 @pytest.mark.parametrize("web", [False, True])
-def test_items_here_and_on_the_web(region, tmp_path, served, web):
+def test_items_here_and_on_the_web(region, tmp_path, served, log, web):
     pytest.importorskip("pystac")
     write_folders(tmp_path / "cogs", region)
     (tmp_path / "items.json").write_text(json.dumps(items(f"{served}/cogs" if web else "./cogs")))
     imagery = opened(tmp_path, "stac", "items.json")
     assert [str(day) for day in imagery.dates] == list(DATES)
     np.testing.assert_array_equal(whole(imagery), truth(region))
-    assert bool(Server.asked) == web
-    assert "whole" not in Server.asked  # by ranges alone
+    asked = log.read_text().split()
+    assert bool(asked) == web
+    assert "whole" not in asked  # by ranges alone
 
 
 def test_the_offset_of_items(region, tmp_path):

@@ -11,6 +11,7 @@ from test_real_products import PRODUCTS, labelled
 import describe_scene
 from cluemap.data.scenes.scene_file import read_scene
 from cluemap.data.scenes.scene_reader import open_scene
+from cluemap.data.windowing import cut
 from cluemap.mapping.inspection.scene_description import describe
 from cluemap.params import WindowParams
 
@@ -20,9 +21,19 @@ def region():
     return make_region()
 
 
+def params_of(plan):
+    return WindowParams(size=plan.size, stride=plan.stride, flush_edge=False, max_dates=60, presence=0.01, fold=1)
+
+
 def opened(root, plan):
-    params = WindowParams(size=plan.size, stride=plan.stride, flush_edge=False, max_dates=60, presence=0.01, fold=1)
-    return open_scene(root, params)
+    return open_scene(root, params_of(plan))
+
+
+def check_windows(plan, reader, least):
+    """As many as the proposal says fit, of which those without a label are not kept."""
+    cut_out = sum(len(cut(patch, params_of(plan))) for patch in reader)
+    assert least <= cut_out <= plan.windows
+    assert len(reader.blocks) >= 20  # four a fold
 
 
 @pytest.mark.parametrize("write", [write_safe, write_files])
@@ -34,7 +45,7 @@ def test_a_described_scene_can_be_read(region, tmp_path, write):
     assert scene.images.bands == list(BANDS)
     assert scene.labels.column == "crop"
     reader = opened(tmp_path, plan)
-    assert plan.windows > 20
+    check_windows(plan, reader, 20)  # 96 x 120 pixels hold 20 blocks of 24 x 24
     assert {one.name for one in scene.classes} == {reader.legend.class_names[k] for k in range(len(scene.classes))}
     known = reader.labels.ids(reader.imagery.grid)
     assert (known != 255).sum() == ((region.labels > 0) & (region.labels < 255)).sum()
@@ -63,8 +74,9 @@ def test_the_genuine_products(tmp_path):
     root = labelled(tmp_path, PRODUCTS)
     (root / "scene.yaml").unlink()
     plan = describe(root / "images", root / "fields.gpkg", root)
-    assert plan.windows > 50
-    assert len(opened(root, plan).dates) == 3
+    reader = opened(root, plan)
+    check_windows(plan, reader, 30)  # fields lie on 5 x 7 blocks of 48 x 48 pixels
+    assert len(reader.dates) == 3
 
 
 def test_the_script(region, tmp_path, monkeypatch, capsys):

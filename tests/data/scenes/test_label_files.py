@@ -182,14 +182,16 @@ def national_file(file, count=400_000):
     fields(owner="here").to_file(file, driver="GPKG", mode="a")
 
 
+# VmHWM and not getrusage: on Linux ru_maxrss of a child starts with what its parent held at the fork.
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.params import WindowParams
 root = Path(sys.argv[1])
 reader = open_scene(root, WindowParams(size=12, stride=12, flush_edge=False, max_dates=60, presence=0.01, fold=1))
-print(reader.labels.missed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(reader.labels.missed, int(peak.split()[1]) // 1024)
 """
 
 

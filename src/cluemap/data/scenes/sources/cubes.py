@@ -123,7 +123,7 @@ def open_cube(file: Path) -> Any:
     try:
         return _opened(str(file), file.stat().st_mtime_ns)
     except ImportError:
-        raise DataError("images.kind: cube needs xarray, zarr and h5netcdf: pip install 'cluemap[cube]'") from None
+        raise DataError("images.kind: cube needs xarray, zarr, h5py, h5netcdf: pip install 'cluemap[cube]'") from None
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise DataError(
             f"{file} is no data cube that xarray reads ({error}): write it again as NetCDF or Zarr"
