@@ -114,10 +114,13 @@ class SampledLearner(PixelLearner):
 def trees(
     features: SeriesFeatures, pixels: int, seed: int, rounds: int, leaves: int, with_zero: bool = False
 ) -> SampledLearner:
-    """Gradient-boosted trees."""
+    """Gradient-boosted trees. Slow steps and leaves that are not small: with a rate of 0.2 and leaves of 20 pixels one
+    training of three on noisy masks came apart (validation mIoU 0.65 instead of 0.81).
+    """
     model = HistGradientBoostingClassifier(
-        max_iter=rounds, max_leaf_nodes=leaves, learning_rate=0.2, max_bins=63, early_stopping=False, random_state=seed
-    )
+        max_iter=rounds, max_leaf_nodes=leaves, learning_rate=0.1, l2_regularization=1.0, min_samples_leaf=50,
+        max_bins=63, early_stopping=False, random_state=seed,
+    )  # fmt: skip
     return SampledLearner(model, features, pixels, seed, with_zero)
 
 
