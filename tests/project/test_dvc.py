@@ -93,8 +93,8 @@ def test_experiments_stand_in_a_table_that_can_be_read(project):
     changed = [line for line in (project / "params.yaml").read_text().splitlines() if line not in before]
     assert [line.partition("#")[0].strip() for line in changed] == CHANGED  # no other line is laid out anew
     table = dvc(project, "exp", "show", "--csv", "--only-changed").splitlines()
-    assert table[0].endswith("Created,test_miou,cams.blend"), table
-    assert any(line.startswith("half,") and line.endswith(",0.75") for line in table), table
+    assert table[0].endswith("Created,test_miou,cams.blend,demo.clues.tau"), table
+    assert any(line.startswith("half,") and line.endswith(",0.75,0.2") for line in table), table
 
 
 CHANGED = ["blend: 0.75", "clues: {start_step: 600, momentum: 0.985, tau: 0.2}"]

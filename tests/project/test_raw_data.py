@@ -88,7 +88,9 @@ def test_scene_yaml_is_git_s_and_stays_writable_where_dvc_tracks_the_folder(proj
     dvc(project, "checkout", "-q", "data/region/fields.gpkg")
     assert (fields.stat().st_nlink, fields.stat().st_mode & 0o222) == (2, 0)  # DVC's: `dvc unprotect` before an edit
     dvc(project, "remove", "-q", "data/region/fields.gpkg.dvc")
-    dvc(project, "add", "-q", "data/region")  # the whole folder
+    assert "already tracked by SCM" in dvc(project, "add", "data/region", check=False)  # git holds scene.yaml
+    git(project, "rm", "-rq", "--cached", "data/region")
+    dvc(project, "add", "-q", "data/region")  # the whole folder, as DVC takes it while git holds none of it
     dvc(project, "checkout", "-q", "--relink", "data/region")
     assert (scene.stat().st_nlink, scene.stat().st_mode & 0o200) == (1, 0o200)
     assert not ran(dvc(project, "repro", "prepare@region"))
