@@ -30,7 +30,7 @@ def write_windows(file, scene, **windows):
     """params.yaml whose data set `mine` lies in `scene` and is cut in its own way."""
     tree = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     tree["datasets"]["mine"] = str(scene)
-    tree["mine"] = {**dict.fromkeys(METHOD_BLOCKS, {}), "source": {"format": "scene"}, "windows": windows}
+    tree["mine"] = {**{name: {} for name in METHOD_BLOCKS}, "source": {"format": "scene"}, "windows": windows}
     with file.open("w") as handle:
         YAML().dump(tree, handle)
     return file
