@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ import psutil
 from numpy.typing import DTypeLike, NDArray
 
 from cluemap.errors import DataError
+
+# What NumPy raises for a .npy file that is cut short or damaged: its header is parsed as Python source.
+DAMAGED_ARRAY = (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError, MemoryError)
 
 
 @contextmanager
@@ -104,7 +108,7 @@ def open_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...], mend
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: {mend}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGED_ARRAY as error:
         raise DataError(f"{path} is damaged ({error}): {mend}") from None
     wanted = tuple(mine if length is None else length for length, mine in zip(shape, array.shape, strict=False))
     if array.dtype != dtype or array.ndim != len(shape) or array.shape != wanted:

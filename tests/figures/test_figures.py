@@ -37,7 +37,8 @@ def view_of(legend: Legend, present=(1,), truth=True, side=6, name="10000_3") ->
     cams = random.random((len(legend.classes), side // 2, side // 2), dtype=np.float32)
     images = random.integers(100, 3000, (5, len(BANDS), side, side)).astype(np.int16)
     days = np.array([3, 90, 180, 200, 366], np.int16)
-    return figures.WindowView(name, images, days, present, None, labels if truth else None, cams, labels, labels)
+    masks = {"pseudo_mask": labels, "refined_mask": labels, "crop_map": labels}
+    return figures.WindowView(name, images, days, present, None, labels if truth else None, cams, **masks)
 
 
 def pictures_of(legend: Legend, folder: Path, truth: bool = True) -> list[Path]:

@@ -376,6 +376,17 @@ def test_what_cannot_be_mapped(scene, model, tmp_path):
     refused("less than a window of 64", model=str(write_model(tmp_path / "c.safetensors", BANDS, 64)))
 
 
+def test_values_that_are_no_reflectance_are_refused(scene, model, tmp_path):
+    """Shares of one, without the scale that says so: every value would be 0."""
+    for file in (scene / "images").iterdir():
+        with rasterio.open(file) as found:
+            values = found.read().astype(np.float32) / 10_000
+        write_raster(file, values, names=BANDS)
+    with pytest.raises(CluemapError, match=r"no reflectance .* \(by their values, 1 would do"):
+        make_map(Order(str(model), scene, tmp_path / "map.tif", settings=QUICK), progress=False)
+    assert not (tmp_path / "map.tif").exists()
+
+
 def test_the_script_says_what_it_made_and_what_is_wrong(scene, model, capsys, monkeypatch):
     def call(*more):
         monkeypatch.setattr(sys, "argv", ["predict.py", "--scene", str(scene), "--out", str(scene / "m.tif"), *more])

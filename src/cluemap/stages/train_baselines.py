@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluemap.data.patches import VOID
 from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
 from cluemap.files import atomic_folder, open_array
@@ -36,7 +37,9 @@ def learners(params: BaselineParams) -> dict[str, Callable[[SeriesFeatures, int]
 
 
 def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
-    """Train each learner on both kinds of masks, write its maps, and give its scores on the validation fold."""
+    """Train each learner on both kinds of masks, write its maps, and give its scores on the validation fold. Without a
+    labelled pixel among the true masks (a scene of areas has none) their maps say nothing.
+    """
     params, indexes, features = stage.params, windows.indexes("train"), SeriesFeatures(windows)
     masks = {
         "weak": read_masks(stage.folder_of("refine_masks") / "masks", windows)[0],
@@ -46,9 +49,11 @@ def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
     with atomic_folder(stage.folder / "maps") as folder:
         for name, make in learners(params.baselines).items():
             for kind in MASKS:
-                learner = make(features, params.seed).fit(indexes, np.asarray(masks[kind]))
+                learner = None
+                if kind == "weak" or (masks[kind] != VOID).any():
+                    learner = make(features, params.seed).fit(indexes, np.asarray(masks[kind]))
                 for split in SPLITS:
-                    np.save(_file(folder, name, kind, split), learner.maps(windows.indexes(split)))
+                    np.save(_file(folder, name, kind, split), _maps(learner, windows, split))
                 found = open_maps(folder, name, kind, "validation", windows)
                 metrics.setdefault(name, {})[kind] = _scores(windows, found)
     return {"validation": metrics}
@@ -62,6 +67,14 @@ def open_maps(folder: Path, learner: str, kind: str, split: str, windows: Window
 
 def _file(folder: Path, learner: str, kind: str, split: str) -> Path:
     return folder / f"{learner}_{kind}_{split}.npy"
+
+
+def _maps(learner: PixelLearner | None, windows: Windows, split: str) -> NDArray[np.uint8]:
+    """n h w: no prediction (255) without a learner."""
+    indexes = windows.indexes(split)
+    if learner is None:
+        return np.full((len(indexes), windows.card.size, windows.card.size), VOID, np.uint8)
+    return learner.maps(indexes)
 
 
 def _scores(windows: Windows, maps: NDArray[np.uint8]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cluemap.data.formats.pastis_metadata import Entry, days_of_year, read_metadata
 from cluemap.data.patches import VOID, CropClass, Legend, Patch, checked
 from cluemap.errors import DataError, ParamsError
+from cluemap.files import DAMAGED_ARRAY
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 TRUE_COLOUR = (2, 1, 0)
@@ -165,7 +166,7 @@ def load_array(path: Path) -> NDArray:
     """A .npy file, never a pickled one; raises DataError naming the file."""
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGED_ARRAY as error:
         raise DataError(f"{path} cannot be read, it may be cut short ({error}): fetch it again") from None
 
 
