@@ -32,7 +32,7 @@ from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
 
 Masks = dict[str, NDArray[np.uint8]]  # split -> n h w
-TREES = {"rounds": 25, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart
+TREES = {"rounds": 40, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart
 SETTLED = 0.005  # share of pixels that a round changed, from which on another one changes nothing that matters
 
 
