@@ -96,7 +96,7 @@ def model(tmp_path, monkeypatch):
     return write_model(tmp_path / "random.safetensors", BANDS)
 
 
-def write_model(file, bands, size=SIZE):
+def write_model(file, bands, size=SIZE, training=None):
     params = load_params("demo").segmenter.model_copy(update={"kind": "tsvit", **SIZES})
     torch.manual_seed(0)
     network = TsvitSegmenter(len(bands), 4, size, params)
@@ -106,7 +106,7 @@ def write_model(file, bands, size=SIZE):
     about = {
         "kind": "segmenter", "dataset": "mine", "digest": "0", "legend": legend.to_json(), "size": size,
         "max_dates": 60, "mean": [1500.0] * len(bands), "std": [600.0] * len(bands),
-        "network": params.model_dump(mode="json"),
+        "network": params.model_dump(mode="json"), "training": training,
     }  # fmt: skip
     checkpoints.save(file, {f"network/{name}": value for name, value in network.state_dict().items()}, about)
     return file
@@ -374,6 +374,24 @@ def test_what_cannot_be_mapped(scene, model, tmp_path):
     refused("nowhere.gpkg is missing", parcels=tmp_path / "nowhere.gpkg")
     refused("lacks B11", model=str(write_model(tmp_path / "b.safetensors", ("B04", "B03", "B11"))))
     refused("less than a window of 64", model=str(write_model(tmp_path / "c.safetensors", BANDS, 64)))
+
+
+def test_what_is_unlike_the_training_is_said_or_refused(scene, tmp_path, monkeypatch, caplog):
+    """The script, of a model that knows its training."""
+
+    def call(days):
+        file = tmp_path / "trained.safetensors"
+        write_model(file, BANDS, training={"days": list(days), "dates": [12, 18, 24]})
+        line = ["predict.py", "--model", str(file), "--scene", str(scene), "--out", str(scene / "m.tif")]
+        monkeypatch.setattr(sys, "argv", line)
+        return script.main()
+
+    monkeypatch.setenv("CLUEMAP_DEVICE", "cpu")
+    assert call(range(335, 350)) == 2  # December alone
+    assert not list(scene.glob("*m.tif*"))
+    assert call(range(60, 300, 10)) == 0
+    assert "the scene has 3 dates, the training's windows had 12 to 24" in caplog.text
+    assert (scene / "m.tif").exists()
 
 
 def test_values_that_are_no_reflectance_are_refused(scene, model, tmp_path):
