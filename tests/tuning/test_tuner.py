@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 import tuned
 from runs import database, root
-from test_mlflow_store import postgresql
+from servers import postgresql
 
 from cluemap.errors import CheckpointError, Interrupted
 from cluemap.experiments import pipelines

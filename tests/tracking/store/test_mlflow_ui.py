@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tiny
 from runs import use_root
-from test_mlflow_store import mlflow_server
+from servers import mlflow_server
 from tiny import pipeline
 
 import resend
