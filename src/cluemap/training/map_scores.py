@@ -51,9 +51,12 @@ def border(labels: NDArray[np.uint8], distance: int) -> NDArray[np.bool_]:
 
 
 def _boundary(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], ids: Ids) -> NDArray[np.int64]:
-    """2 size: per class, pixels in both border bands and in either (boundary IoU, Cheng et al. 2021)."""
-    scored = truth != VOID
-    mine = np.where(border(prediction, BAND) & scored, prediction, VOID)
+    """2 size: per class, pixels in both border bands and in either (boundary IoU, Cheng et al. 2021).
+
+    Where the truth is void the map is taken as void too: what it says there makes no border, as in the truth.
+    """
+    seen = np.where(truth != VOID, prediction, VOID)
+    mine = np.where(border(seen, BAND), seen, VOID)
     true = np.where(border(truth, BAND), truth, VOID)
     classes = np.arange(ids.first, ids.first + ids.size)
     both = np.array([np.count_nonzero((true == k) & (mine == k)) for k in classes])
