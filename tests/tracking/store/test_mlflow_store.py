@@ -158,11 +158,7 @@ with open_run("demo/training", "stage", {}, Path("out/demo/.state/stage/journal.
 
 def test_a_dvc_experiment_in_a_temporary_copy_is_a_run_of_the_project(root):
     pytest.importorskip("dvc", reason="DVC is not installed here")
-    source = SOURCE / "cluemap"
-    for name in ("__init__.py", "errors.py", "files.py", "paths.py", "tracking"):
-        target = root / "src" / "cluemap" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (source / name).is_dir() else shutil.copyfile)(source / name, target)
+    shutil.copytree(SOURCE / "cluemap", root / "src" / "cluemap", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "stage.py").write_text(STAGE)
     (root / "params.yaml").write_text("a: 1\n")
     stage = f"{{cmd: {sys.executable} stage.py, params: [a], outs: [out/demo/stage]}}"
