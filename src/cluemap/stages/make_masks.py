@@ -5,9 +5,9 @@
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,19 +46,25 @@ def make_masks(windows: Windows, cams: Path, params: Params, folder: Path) -> fl
     """Write `<folder>/masks/` (masks_<split>.npy uint8 n h w, card.json); gives the threshold that was used."""
     source, background = params.cams.source, windows.card.legend.background
     threshold = choose_threshold(windows, cams, params)
-    with atomic_folder(folder / "masks") as temporary:
+    masks = {}
+    for split in SPLITS:
+        parts = (
+            pseudo_mask(score, winner, threshold, background, params.masks.ignore_band).numpy()
+            for score, winner, _ in pixels(windows, cams, source, split)
+        )
+        masks[split] = np.concatenate(list(parts))
+    write_masks(folder / "masks", masks, windows, {"threshold": threshold, "source": source})
+    return threshold
+
+
+def write_masks(folder: Path, masks: Mapping[str, NDArray[np.uint8]], windows: Windows, about: dict[str, Any]) -> None:
+    """Publish the masks of both splits (n h w each) with a card: `about`, the windows they are of, their own digest."""
+    with atomic_folder(folder) as temporary:
         digest = hashlib.blake2b(digest_size=16)
         for split in SPLITS:
-            parts = (
-                pseudo_mask(score, winner, threshold, background, params.masks.ignore_band).numpy()
-                for score, winner, _ in pixels(windows, cams, source, split)
-            )
-            masks = np.concatenate(list(parts))
-            digest.update(masks.tobytes())
-            np.save(temporary / f"masks_{split}.npy", masks)
-        card = {"threshold": threshold, "source": source, "windows": windows.card.digest, "digest": digest.hexdigest()}
-        write_json(temporary / "card.json", card)
-    return threshold
+            np.save(temporary / f"masks_{split}.npy", masks[split])
+            digest.update(masks[split].tobytes())
+        write_json(temporary / "card.json", {**about, "windows": windows.card.digest, "digest": digest.hexdigest()})
 
 
 def choose_threshold(windows: Windows, cams: Path, params: Params) -> float:

@@ -9,7 +9,6 @@ claimed, allowed in every window; it becomes 255 when the masks are published. W
 every road and wood to a crop of the image label.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from tqdm import tqdm
 
 from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
-from cluemap.files import atomic, atomic_folder, read_json, write_json
+from cluemap.files import atomic, read_json, write_json
 from cluemap.model.method.pseudo_masks import IGNORED
 from cluemap.model.method.refinement import agreement, allowed, constrained, decided
 from cluemap.params import RefineParams
 from cluemap.stages.make_cams import SPLITS
-from cluemap.stages.make_masks import open_masks, read_masks
+from cluemap.stages.make_masks import open_masks, read_masks, write_masks
 from cluemap.stages.stage import Stage
 from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, trees
 from cluemap.training.map_scores import map_counts, named_map_scores
@@ -49,13 +48,7 @@ def refine_masks(stage: Stage, windows: Windows) -> dict[str, Any]:
             masks = {split: at_random(windows, split, stage.params.seed) for split in SPLITS}
         masks, course = _rounds(stage, windows, masks, digest)
         masks = {split: found if background else without_rest(found) for split, found in masks.items()}
-    with atomic_folder(stage.folder / "masks") as folder:
-        held = hashlib.blake2b(digest_size=16)
-        for split in SPLITS:
-            np.save(folder / f"masks_{split}.npy", masks[split])
-            held.update(masks[split].tobytes())
-        card = {"rounds": len(course), "source": digest, "windows": windows.card.digest, "digest": held.hexdigest()}
-        write_json(folder / "card.json", card)
+    write_masks(stage.folder / "masks", masks, windows, {"rounds": len(course), "source": digest})
     shutil.rmtree(stage.state, ignore_errors=True)
     return {"rounds": len(course), "course": course}
 

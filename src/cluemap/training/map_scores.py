@@ -9,6 +9,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from cluemap.training.metrics import VOID, Ids, confusion, named, scores
 
 BORDER = 2  # pixels on either side of a true class border that count as near it
+FEW_WINDOWS = 20  # test windows under which one split is a matter of luck
 BAND = 2  # pixels inside a class border that make up the border in the boundary IoU
 
 
@@ -97,6 +98,3 @@ def warnings_of(test: dict[str, dict[str, Any]], ratio: float, windows: int) -> 
     if windows < FEW_WINDOWS:
         found.append(f"The test fold holds {windows} windows: another split can give quite another score")
     return found
-
-
-FEW_WINDOWS = 20  # test windows under which one split is a matter of luck

@@ -67,16 +67,16 @@ class SegmenterTask:
         return {"miou": float(found.miou), "accuracy": float(found.overall_accuracy)}
 
 
-def too_small(windows: Windows) -> str:
-    """Why the validation fold cannot choose between checkpoints, and the warning that says so; empty where it can."""
+def too_small(windows: Windows) -> bool:
+    """Whether the validation fold cannot choose between checkpoints; a warning says why."""
     truth = np.asarray(windows.masks("validation"))
     count, labelled = len(truth), int((truth != VOID).sum())
     classes = len(np.unique(truth[truth != VOID]))
     if count >= FEWEST_WINDOWS and labelled >= FEWEST_PIXELS and classes > 1:
-        return ""
+        return False
     reason = f"the validation fold holds {count} windows with {labelled} labelled pixels of {classes} classes"
     logger.warning("%s: too few to choose the weights by, so the last ones are taken (segmenter.select: last)", reason)
-    return reason
+    return True
 
 
 def score_on(network: Segmenter, windows: Windows, split: str, params: Params, ranks: Ranks) -> Scores:
