@@ -1,5 +1,7 @@
 """What all stage scripts share: arguments, messages instead of tracebacks, what a resumed training must agree in."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -56,6 +58,13 @@ def test_what_a_user_can_mend_is_one_message(called, capsys, error, status, word
     said = capsys.readouterr().err
     assert words in said
     assert "Traceback" not in said
+
+
+def test_sigterm_ends_a_stage_as_an_exit_and_is_as_before_afterwards(called):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"):
+        called(lambda stage: os.kill(os.getpid(), signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_defect_of_ours_keeps_its_traceback(called):

@@ -114,9 +114,13 @@ def run_under_torchrun(script: str, arguments: list[str], processes: int) -> int
     child = subprocess.Popen(
         torchrun_command(script, arguments, processes), env=environment, preexec_fn=dying_with_parent()
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: child.send_signal(received))
-    return child.wait()
+    pass_on = lambda received, _frame: child.send_signal(received)
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def join() -> Ranks:

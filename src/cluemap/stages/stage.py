@@ -2,7 +2,6 @@
 
 import argparse
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from cluemap.paths import OUT, ROOT, stage_folder, state_folder
 from cluemap.runtime import distributed
 from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.messages import show_messages
+from cluemap.runtime.stop_signals import exiting_on_sigterm
 from cluemap.stages.costs import cost
 from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
 from cluemap.tracking.lineage import PATCH
@@ -184,9 +184,9 @@ class Stage:
         print(f"{self.name}: {made} -> {_shown(self.folder)}")
 
 
+@exiting_on_sigterm()
 def run_stage(name: str, description: str | None, work: Callable[[Stage], None], launches: bool = False) -> int:
     """Run a stage script; gives its exit status. `launches`: under torchrun where several processes are wanted."""
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that what is open is closed
     show_messages()
     arguments = parse(name, description)
     try:
