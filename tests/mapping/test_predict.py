@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+import torch.distributed as dist
 from builders import write_pastis
 from runs import database, root
 from scenes import LEFT, TOP, write_raster, write_scene
@@ -403,6 +404,20 @@ def test_values_that_are_no_reflectance_are_refused(scene, model, tmp_path):
     with pytest.raises(CluemapError, match=r"no reflectance .* \(by their values, 1 would do"):
         make_map(Order(str(model), scene, tmp_path / "map.tif", settings=QUICK), progress=False)
     assert not (tmp_path / "map.tif").exists()
+
+
+@pytest.mark.parametrize(
+    "places", [("LOCAL_RANK",), ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")]
+)
+def test_a_map_is_made_by_one_process_whatever_a_launcher_left(scene, model, monkeypatch, places):
+    values = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+    for name in values:
+        monkeypatch.delenv(name, raising=False)
+    for name in places:
+        monkeypatch.setenv(name, values[name])
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: pytest.fail("it would wait for the others"))
+    make_map(Order(str(model), scene, scene / "map.tif", settings=QUICK), progress=False)
+    assert (scene / "map.tif").exists()
 
 
 def test_the_script_says_what_it_made_and_what_is_wrong(scene, model, capsys, monkeypatch):

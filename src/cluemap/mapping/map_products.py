@@ -19,7 +19,7 @@ from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict
 from cluemap.mapping.training_match import compare
 from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.paths import OUT
-from cluemap.runtime.distributed import join
+from cluemap.runtime.distributed import alone
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def make_map(order: Order, progress: bool = True) -> list[Path]:
     file = find_model(order.model, order.models)
     network, card = load_segmenter(file)
     imagery = open_source(order.scene, card.legend, order.patch)
-    grid, device = imagery.grid, join().device
+    grid, device = imagery.grid, alone().device
     names = [name for _, name, _ in entries(card.legend)]
     wanted = {CLASSES: 1, CONFIDENCE: 1, **({PROBABILITY: len(names)} if order.probabilities else {})}
     settings = _settings(order.settings, imagery, card)

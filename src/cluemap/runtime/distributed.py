@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,7 @@ PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # what torchrun tells each process
 MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where they find each other
 LAUNCHER = Path(__file__).with_name("launcher.py")
 GRACE = 170  # seconds that ranks have after SIGTERM to finish their step and save
+FIRST_SPEAKS = 10.0  # seconds that a rank with an error gives the first one to tell of the same
 TIMEOUT = timedelta(minutes=30)  # a rank that waits longer for the others gives up
 
 
@@ -129,10 +131,32 @@ def join() -> Ranks:
     Raises:
         TrainingError: more processes than GPUs.
     """
+    if not launched():
+        return alone()
+    rank, world, local = (int(os.environ[name]) for name in PLACE)
+    device = _prepared_device(local)
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    return Ranks(rank, world, device)
+
+
+def alone() -> Ranks:
+    """One process with its device, whatever a launcher left in the environment; raises as `join`."""
+    return Ranks(0, 1, _prepared_device(0))
+
+
+def say_error(text: str) -> None:
+    """A line on stderr. Of several ranks with the same error the first says it, and torchrun ends the others."""
+    if launched() and os.environ["RANK"] != "0":
+        time.sleep(FIRST_SPEAKS)
+    sys.stderr.write(f"{text}\n")  # in one piece: the ranks share the terminal
+
+
+def _prepared_device(local: int) -> torch.device:
+    """The device of this machine's process `local`, with threads and memory set up for it."""
     keep_freed()
     if threads.COUNT not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), threads.cores()))  # OpenMP sees no container's quota
-    rank, world, local = (int(os.environ[name]) for name in PLACE) if launched() else (0, 1, 0)
     kind = os.environ.get("CLUEMAP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda" and local >= torch.cuda.device_count():
         seen = torch.cuda.device_count()
@@ -141,9 +165,7 @@ def join() -> Ranks:
     device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    return Ranks(rank, world, device)
+    return device
 
 
 def leave(ranks: Ranks) -> None:

@@ -202,12 +202,12 @@ def run_stage(name: str, description: str | None, work: Callable[[Stage], None],
         print(f"{name}: {stop}", file=sys.stderr)
         return 130
     except CluemapError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        distributed.say_error(f"{name}: error: {error}")
         return 2
     except OSError as error:  # a full disk, a lost mount: nothing half-written is left under its final name
         free = shutil.disk_usage(arguments.out if arguments.out.exists() else ROOT).free / 2**20
-        print(f"{name}: error: {error} ({free:.0f} MiB free in {_shown(arguments.out)}): make room, then the same "
-              "command again", file=sys.stderr)  # fmt: skip
+        mend = f"({free:.0f} MiB free in {_shown(arguments.out)}): make room, then the same command again"
+        distributed.say_error(f"{name}: error: {error} {mend}")
         return 2
     return 0
 
