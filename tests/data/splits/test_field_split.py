@@ -6,7 +6,7 @@ import shapely
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cluemap.data.splits.field_split import LEFT_OUT, field_size, propose_split, split_fields
+from cluemap.data.splits.field_split import LEFT_OUT, field_size, propose_split, split_fields, with_gap
 from cluemap.errors import DataError
 
 
@@ -31,38 +31,25 @@ def weights(classes):
     seed=st.integers(0, 999), fields_a_gap=st.floats(1.0, 2.0), fields_a_block=st.floats(2.5, 5.0),
     folds=st.sampled_from([2, 3, 5]),
 )  # fmt: skip
-def test_no_field_is_in_two_folds_and_folds_lie_apart(rows, columns, side, seed, fields_a_gap, fields_a_block, folds):
+def test_nothing_near_a_tested_field_is_learned_from(rows, columns, side, seed, fields_a_gap, fields_a_block, folds):
     fields, classes = land(rows, columns, side, seed, 5)
     gap = fields_a_gap * field_size(fields)
     try:
         found = split_fields(fields, classes, fields_a_block * side, gap, folds, seed)
+        kept = {test: with_gap(fields, found.folds, test, gap) for test in range(1, folds + 1)}
     except DataError:
         assume(False)
     assert found.folds.shape == classes.shape  # one fold each
-    assert set(found.folds.tolist()) - {LEFT_OUT} == set(range(1, folds + 1))
-    for fold in range(1, folds + 1):
-        here, others = found.folds == fold, (found.folds != fold) & (found.folds != LEFT_OUT)
-        assert shapely.distance(fields[here][:, None], fields[others][None]).min() >= gap
+    assert set(found.folds.tolist()) == set(range(1, folds + 1))
     for block in np.unique(found.blocks):
-        assert len(set(found.folds[found.blocks == block].tolist()) - {LEFT_OUT}) <= 1
-    np.testing.assert_array_equal(
-        found.folds, split_fields(fields, classes, fields_a_block * side, gap, folds, seed).folds
-    )
-
-
-def test_no_field_is_left_out_in_vain():
-    """Whatever is left out has a neighbour of another fold within the gap, and most stay."""
-    fields, classes = land(40, 40, 100.0, 3, 4)
-    gap = field_size(fields)
-    found = split_fields(fields, classes, 800, gap)
-    from_blocks = np.zeros(found.blocks.max() + 1, int)
-    kept = found.folds != LEFT_OUT
-    from_blocks[found.blocks[kept]] = found.folds[kept]
-    before = from_blocks[found.blocks]
-    for number in np.flatnonzero(~kept & (before > 0)):
-        others = (before != before[number]) & (before > 0)
-        assert shapely.distance(fields[number], fields[others]).min() < gap
-    assert kept.mean() > 0.8
+        assert len(set(found.folds[found.blocks == block].tolist())) == 1
+    for test, left in kept.items():
+        tested, others = found.folds == test, found.folds != test
+        assert (left[tested] == test).all()  # every field is tested in its turn
+        away = shapely.distance(fields[others][:, None], fields[tested][None]).min(axis=1)
+        np.testing.assert_array_equal(left[others], np.where(away < gap, LEFT_OUT, found.folds[others]))
+    again = split_fields(fields, classes, fields_a_block * side, gap, folds, seed)
+    np.testing.assert_array_equal(found.folds, again.folds)
 
 
 def test_classes_are_spread_over_the_folds():
@@ -70,7 +57,7 @@ def test_classes_are_spread_over_the_folds():
     fields, _ = land(40, 40, 100.0, 1, 4)
     classes = (shapely.get_x(shapely.centroid(fields)) // 800).astype(int) % 3
     found = split_fields(fields, classes, 400, 100)
-    table = found.table(classes).drop(index=LEFT_OUT)
+    table = found.table(classes)
     dealt = np.random.default_rng(0).permutation(found.blocks.max() + 1) % 5
     assert spread(table.to_numpy()) < 0.5 * spread(np.stack([
         np.bincount(classes[dealt[found.blocks] == fold], minlength=3) for fold in range(5)
@@ -90,10 +77,10 @@ def test_rare_classes_are_no_obstacle():
     assert set(split_fields(fields, classes, 300, 100).folds.tolist()) >= {1, 2, 3, 4, 5}
 
 
-def test_a_fold_that_loses_all_its_fields_is_refused():
-    fields = np.array([shapely.box(120 * i, 0, 120 * i + 100, 100) for i in range(5)])
-    with pytest.raises(DataError, match="keeps none of the 5 fields"):
-        split_fields(fields, np.zeros(5), 120, 119)
+def test_a_gap_that_leaves_nothing_to_learn_from_is_refused():
+    fields = np.array([shapely.box(120 * i, 0, 120 * i + 100, 100) for i in range(2)])
+    with pytest.raises(DataError, match="gap of 119 m round the fields of fold 2 leaves no field to train on"):
+        with_gap(fields, np.array([1, 2]), 2, 119)
 
 
 def test_another_seed_gives_another_split():
@@ -130,4 +117,4 @@ def test_a_proposal_can_be_split_and_holds_windows(rows, side):
     assert proposal.block - proposal.gap >= proposal.window * 10
     assert 8 <= proposal.window <= 24
     found = split_fields(fields, classes, proposal.block, proposal.gap)
-    assert (found.table(classes).drop(index=LEFT_OUT, errors="ignore").sum(axis=1) > 0).all()
+    assert (found.table(classes).sum(axis=1) > 0).all()

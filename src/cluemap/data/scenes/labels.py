@@ -66,15 +66,24 @@ class Labelling:
             ids = label_ids(shapes, mapped, folder, table, self.notes).astype(np.int32)
             self.mapped = Shapes(shapely.STRtree(shapes.geometry.values), ids)
         outside_is_background = isinstance(mapped, Polygons) and mapped.outside == "background"
+        self.of_fold: dict[int, Shapes] = {}  # with a split of whole fields: those of each fold, VOID elsewhere
         self.ground = 0 if outside_is_background else VOID
         self.background = table.has_background or outside_is_background or getattr(mapped, "others", "") == "background"
         self.legend = _legend(scene, table, self.background)
 
-    def ids(self, place: Grid) -> NDArray[np.uint8]:
-        """h w: ids of the legend, VOID where nothing is known."""
+    def keep_folds(self, folds: NDArray[np.int64]) -> None:
+        """From now on `ids` of a fold hide the features of the others; folds f, one number a feature."""
+        if self.mapped is not None:
+            tree, ids = self.mapped
+            kept = {int(fold): np.where(folds == fold, ids, VOID).astype(np.int32) for fold in np.unique(folds)}
+            self.of_fold = {fold: Shapes(tree, numbers) for fold, numbers in kept.items()}
+
+    def ids(self, place: Grid, fold: int | None = None) -> NDArray[np.uint8]:
+        """h w: ids of the legend, VOID where nothing is known, or known in another fold only."""
         if self.mapped is None:
             return np.full((place.height, place.width), VOID, np.uint8)
-        return self.mapped.draw(place, self.ground, np.uint8)
+        shapes = self.mapped if fold is None else self.of_fold.get(fold, self.mapped)
+        return shapes.draw(place, self.ground, np.uint8)
 
     def knowledge(self, place: Grid) -> Knowledge:
         """How the windows of this piece get their image labels."""

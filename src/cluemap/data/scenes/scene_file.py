@@ -118,8 +118,9 @@ Labels = Annotated[Polygons | Points | Areas, Field(discriminator="kind")]
 
 
 class Split(Part):
+    kind: Literal["blocks", "parcels", "auto"] = "blocks"  # parcels: fields are kept whole; auto: and sizes proposed
     block: float = Field(default=4800.0, gt=0)  # metres a side of a block; all of a block is in one fold
-    gap: float = Field(default=240.0, ge=0)  # metres between windows of two blocks
+    gap: float = Field(default=240.0, ge=0)  # metres between windows of two blocks, or fields of two folds
     seed: int = Field(default=0, ge=0)
 
 

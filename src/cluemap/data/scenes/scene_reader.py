@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from cluemap.data.patches import NODATA, Legend, Patch, checked
+from cluemap.data.scenes.field_folds import FieldFolds, fold_fields, straddling
 from cluemap.data.scenes.imagery import Imagery, open_imagery
 from cluemap.data.scenes.labels import Labelling
 from cluemap.data.scenes.reflectance import check_level
-from cluemap.data.scenes.scene_file import NAME, read_scene
+from cluemap.data.scenes.scene_file import NAME, Polygons, read_scene
 from cluemap.data.scenes.seasons import of_years
 from cluemap.data.scenes.spatial_split import Block, Piece, assign_folds, lay_blocks, pieces
 from cluemap.errors import DataError
@@ -27,6 +28,8 @@ class SceneReader:
     labels: Labelling
     pieces: list[Piece]
     blocks: tuple[Block, ...] = ()  # of the spatial split, those that hold labels
+    fields: FieldFolds | None = None  # of a split that keeps fields whole
+    straddling: int = 0  # fields that lie in blocks of two folds, in a split that does not
 
     @property
     def legend(self) -> Legend:
@@ -40,7 +43,17 @@ class SceneReader:
     @property
     def notes(self) -> list[str]:
         """What was left out of images and labels, and what is odd about them."""
-        return [*self.imagery.notes, *self.labels.notes, *of_years(self.imagery.dates)]
+        return [*self.imagery.notes, *self.labels.notes, *self.split_notes, *of_years(self.imagery.dates)]
+
+    @property
+    def split_notes(self) -> list[str]:
+        """What the split made of the fields."""
+        if self.fields is not None:
+            return self.fields.notes
+        if not self.straddling:
+            return []
+        return [f"{self.straddling} of the polygons lie in blocks of two folds, so pixels of one field train and test: "
+                f"set split.kind: auto (or parcels) in {NAME}, which keeps fields whole"]  # fmt: skip
 
     @property
     def dates(self) -> tuple[date, ...]:
@@ -67,7 +80,7 @@ class SceneReader:
             tile="",
             images=images if kept.all() else images[kept],
             days=self.imagery.days[kept],
-            labels=self.labels.ids(place),
+            labels=self.labels.ids(place, piece.fold),
             corner=(place.left, place.top),
             crs=grid.name,
             pixel=grid.pixel,
@@ -83,12 +96,18 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
     """Read `root`/scene.yaml, find images and labels, and lay out the spatial split.
 
     Raises:
-        DataError: see `read_scene`, `open_imagery`, `Labelling`, `lay_blocks`, `assign_folds`.
+        DataError: see `read_scene`, `open_imagery`, `Labelling`, `lay_blocks`, `assign_folds`, `fold_fields`.
     """
     scene = read_scene(root)
     imagery = open_imagery(root, scene)
     check_level(imagery, root)
     labels = Labelling(root, scene, imagery.grid)
+
+    if scene.split.kind != "blocks":
+        fields = fold_fields(scene, labels, imagery.grid, params)
+        labels.keep_folds(fields.folds)
+        found = _labelled(pieces(fields.blocks, fields.of_block, params), labels, imagery)
+        return SceneReader(root / NAME, imagery, labels, found, tuple(fields.blocks), fields)
 
     def reaches(block: Block) -> bool:
         rows, columns = slice(block.row, block.row + block.height), slice(block.column, block.column + block.width)
@@ -97,7 +116,14 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
     blocks = [block for block in lay_blocks(imagery.grid, scene.split, params.size) if reaches(block)]
     if not blocks:
         raise DataError(f"{root / NAME}: no block of the spatial split holds a label: set another split.block")
-    found = pieces(blocks, assign_folds(blocks, scene.split.seed), params)
-    if labels.ground != 0 or labels.areas is not None:
-        found = [piece for piece in found if labels.reaches(imagery.grid.cut(piece.rows, piece.columns))]
-    return SceneReader(root / NAME, imagery, labels, found, tuple(blocks))
+    folds = assign_folds(blocks, scene.split.seed)
+    found = _labelled(pieces(blocks, folds, params), labels, imagery)
+    torn = straddling(labels, imagery.grid, blocks, folds) if isinstance(scene.labels, Polygons) else 0
+    return SceneReader(root / NAME, imagery, labels, found, tuple(blocks), straddling=torn)
+
+
+def _labelled(found: list[Piece], labels: Labelling, imagery: Imagery) -> list[Piece]:
+    """The pieces of which anything is known."""
+    if labels.ground == 0 and labels.areas is None:
+        return found
+    return [piece for piece in found if labels.reaches(imagery.grid.cut(piece.rows, piece.columns))]

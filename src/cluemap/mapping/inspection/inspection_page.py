@@ -57,10 +57,32 @@ def _labels(found: Findings) -> str:
         f"<tr><td>{escape(name)}<td>{count:,}<td>" + "<td>".join(str(found.windows[split][name]) for split in SPLITS)
         for name, count in found.pixels.items()
     )
+    folds = sorted(found.fold_counts)
+    per_fold = "".join(
+        f"<tr><td>{escape(name)}<td>" + "<td>".join(_held(found, fold, name) for fold in folds)
+        for name in found.reader.legend.class_names
+    ) if found.reader else ""  # fmt: skip
+    heads = "".join(f"<th>fold {fold} ({found.fold_counts[fold]} windows)" for fold in folds)
     shown = "".join(f"<tr><td>{name}<td>{split}<td>{escape(text)}" for name, split, text in found.examples)
     return f"""<h2>Classes</h2><table><tr><th>class<th>pixels{splits}{classes}</table>
+<h2>What each fold holds</h2><p>Windows with the class{_whole(found)}.
+<table><tr><th>class{heads}{per_fold}</table>
 <h2>Windows and their image labels</h2><p>The first {len(found.examples)} of {found.counts.total()}.
 <table><tr><th>window<th>split<th>classes{shown}</table>"""
+
+
+def _held(found: Findings, fold: int, name: str) -> str:
+    """Windows of a fold with a class, and where fields are kept whole how many of them."""
+    windows, reader = str(found.folds[fold][name]), found.reader
+    if reader is None or reader.fields is None or reader.labels.mapped is None:
+        return windows
+    number = reader.legend.class_names.index(name) + 1
+    fields = int(((reader.fields.folds == fold) & (reader.labels.mapped.numbers == number)).sum())
+    return f"{windows} ({fields})"
+
+
+def _whole(found: Findings) -> str:
+    return " (and whole fields)" if found.reader is not None and found.reader.fields is not None else ""
 
 
 def _thumbnails(found: Findings) -> Figure:

@@ -42,6 +42,8 @@ class Findings:
     pixels: dict[str, int] = field(default_factory=dict)  # per class
     windows: dict[str, Counter] = field(default_factory=dict)  # per split: windows per class
     counts: Counter = field(default_factory=Counter)  # windows per split
+    folds: dict[int, Counter] = field(default_factory=lambda: defaultdict(Counter))  # per fold: windows per class
+    fold_counts: Counter = field(default_factory=Counter)  # windows per fold
     blocks: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))  # per block: windows per class
     examples: list[tuple[str, str, str]] = field(default_factory=list)  # window, split, image label
     errors: list[str] = field(default_factory=list)  # what keeps the scene from being used
@@ -80,6 +82,7 @@ def inspect(folder: Path, params: WindowParams, progress: bool = True) -> Findin
         found.windows = {split: Counter() for split in SPLITS}
         _windows(reader, params, found)
         found.warnings = _of_labels(reader, found, scene.split.block)
+        (found.notes if reader.fields else found.warnings).extend(reader.split_notes)
         if reader.labels.missed:
             found.notes.append(f"{reader.labels.missed} of the labels' features lie outside the images")
     found.warnings += [*of_years(imagery.dates), *_of_images(found)]
@@ -149,7 +152,7 @@ def _windows(reader: SceneReader, params: WindowParams, found: Findings) -> None
     """Image labels of all windows of labelled land; no image is read."""
     for piece in reader.pieces:
         place = reader.imagery.grid.cut(piece.rows, piece.columns)
-        labels, known = reader.labels.ids(place), reader.labels.knowledge(place)
+        labels, known = reader.labels.ids(place, piece.fold), reader.labels.knowledge(place)
         split, number = split_of(piece.fold, params.fold), piece.first_window
         for row in starts(place.height, params.size, params.stride, params.flush_edge):
             for column in starts(place.width, params.size, params.stride, params.flush_edge):
@@ -158,6 +161,8 @@ def _windows(reader: SceneReader, params: WindowParams, found: Findings) -> None
                 if held is not None:
                     names = [name for name, has in zip(reader.legend.class_names, held, strict=True) if has]
                     found.windows[split].update(names)
+                    found.folds[piece.fold].update(names)
+                    found.fold_counts[piece.fold] += 1
                     found.blocks[piece.block].update(names)
                     found.counts[split] += 1
                     if len(found.examples) < EXAMPLES:

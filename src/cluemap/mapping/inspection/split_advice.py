@@ -26,6 +26,8 @@ def missing(windows: Mapping[str, Counter[str]], names: Iterable[str]) -> list[s
 def advice(reader: SceneReader, held: Mapping[str, Counter[str]], fold: int, block: float) -> str:
     """The split.seed that gives every class windows in every split, if there is one; else why there is none.
     `held`: block -> windows per class."""
+    if reader.fields is not None:
+        return "fields are kept whole, their classes as even as blocks allow: set a smaller split.block, or label more"
     names = {name for counter in held.values() for name, count in counter.items() if count}
     for seed in range(SEEDS):
         folds = assign_folds(list(reader.blocks), seed)
