@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -56,25 +55,17 @@ def main() -> None:
 
 def child() -> None:
     """Take steps for as many seconds as each line of stdin says; print how many, and the CPU seconds they cost."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-    import cluemap  # noqa: F401  (before torch: it says how threads wait)
+    from work import CLASSIFIER, SIZES, batch, params, ranks, training
+
+    from cluemap.runtime.memory import keep_freed
 
     # isort: split
     import torch
-    from measure import _training, _windows
-    from work import BANDS, SIZES, WINDOW, batch, params, ranks
-
-    from cluemap.model.method.clues import random_clues
-    from cluemap.model.networks.classifier import Classifier
-    from cluemap.runtime.memory import keep_freed
-    from cluemap.training.classifier_task import ClassifierTask
 
     keep_freed()
     size, told, here = SIZES["demo"], params("demo", "fp32"), ranks("cpu")
-    network = Classifier(BANDS, size.classes, WINDOW, told.classifier)
-    clues = random_clues(size.classes, told.clues.count, told.classifier.width, torch.Generator().manual_seed(0))
-    task = ClassifierTask(network, clues, _windows(size), told, here)
-    step = _training(network, task, batch(size, here.device), told.clues.start_step, told.compute, here)
+    take, made = training(CLASSIFIER, size, told, here), batch(size, here.device)
+    step = lambda: take(made, told.clues.start_step)
     for _ in range(5):
         step()
     print(torch.get_num_threads(), flush=True)

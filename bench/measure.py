@@ -8,29 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from clock import SIDE, Clock, peak_memory
-from work import (
+from work import (  # first: it loads cluemap, which says how threads wait, before torch
     BANDS,
+    CLASSIFIER,
     SIZES,
     WINDOW,
     Size,
     batch,
     classifier_operations,
+    operations,
     params,
     ranks,
-    segmenter_operations,
+    task_of,
+    training,
 )
 
+# isort: split
+import torch
+from clock import Clock, peak_memory
+
 from cluemap.model.cpu.tiled_block import ONEDNN
-from cluemap.model.method.clues import random_clues
-from cluemap.model.networks.classifier import Classifier
-from cluemap.model.networks.tsvit import TsvitSegmenter
-from cluemap.runtime.execution import autocast, wrapped
 from cluemap.runtime.memory import keep_freed
-from cluemap.training.classifier_task import ClassifierTask
 from cluemap.training.inference import cams, maps
-from cluemap.training.segmenter_task import SegmenterTask
 
 Found = dict[str, Any]
 BATCH_ON_GPU = 192  # windows, where no other number is asked for
@@ -42,65 +41,34 @@ def ceiling(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
     half = max(clock.product_rate(torch.bfloat16) for _ in range(given.rounds))
     found = {"fp32_gflops": single, "bf16_gflops": half, "copy_gbps": clock.copy_rate(), "ceiling": single}
     if given.device == "cpu" and ONEDNN is not None:
-        left, right = torch.randn(2, SIDE, SIDE)
+        left, right = torch.randn(2, clock.side, clock.side)
         ONEDNN(left, right, None, "none", [], "")
-        found["onednn_gflops"] = 2 * SIDE**3 / 1e9 / clock.seconds(lambda: ONEDNN(left, right, None, "none", [], ""))
+        found["onednn_gflops"] = (
+            2 * clock.side**3 / 1e9 / clock.seconds(lambda: ONEDNN(left, right, None, "none", [], ""))
+        )
     return found
 
 
 def network_step(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
     """Windows a second of training, CAMs or maps on one batch."""
     told, here = params(given.size, given.precision, given.compile), ranks(given.device)
-    torch.manual_seed(0)
     made = batch(size, here.device)
-    classify = given.what.startswith(("classifier", "cams"))
-    operations = (
-        classifier_operations(size, told.classifier) if classify else segmenter_operations(size, told.segmenter)
-    )
-    if classify:
-        network: torch.nn.Module = Classifier(BANDS, size.classes, WINDOW, told.classifier)
-        clues = random_clues(size.classes, told.clues.count, told.classifier.width, torch.Generator().manual_seed(0))
-        task: Any = ClassifierTask(network, clues, _windows(size), told, here)  # type: ignore[arg-type]
-    else:
-        network = TsvitSegmenter(BANDS, size.classes + 1, WINDOW, told.segmenter)
-        task = SegmenterTask(network, _windows(size), told, here)  # type: ignore[arg-type]
-    network.to(here.device)
+    network = CLASSIFIER if given.what.startswith(("classifier", "cams")) else "tsvit"
+    work: Callable[[], object]
     if given.what == "cams":
-        work = lambda: cams(network, task.clues, made, ["clue"], told)  # type: ignore[arg-type]
-        operations = classifier_operations(size, told.classifier, spatial=False)
+        task: Any = task_of(network, size, told, here)
+        work = lambda: cams(task.network, task.clues, made, ["clue"], told)
+        cost = classifier_operations(size, told.classifier, spatial=False)
     elif given.what == "maps":
-        work = lambda: maps(network, made, told, True)  # type: ignore[arg-type,assignment]
+        task = task_of(network, size, told, here)
+        work, cost = lambda: maps(task.network, made, told, True), operations(network, size, told)
     else:
-        step = told.clues.start_step if given.what == "classifier after clues" else 0
-        work, operations = _training(network, task, made, step, told.compute, here), 3 * operations
+        number = told.clues.start_step if given.what == "classifier after clues" else 0
+        step = training(network, size, told, here)
+        work, cost = lambda: step(made, number), 3 * operations(network, size, told)
     seconds, peak = clock.in_turns(work, given.rounds)
     rate = size.batch / seconds
-    return {"windows_per_second": rate, "gflops": rate * operations / 1e9, "ceiling": peak}
-
-
-def _training(network: torch.nn.Module, task: Any, made: Any, step: int, compute: Any, here: Any) -> Callable[[], None]:
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-    called = wrapped(network, compute, here)
-
-    def forward(batch: Any) -> Any:
-        with autocast(compute, here.device):
-            return called(batch.images, batch.day, batch.valid)
-
-    def work() -> None:
-        losses = task.losses(forward, made, step)
-        optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        optimiser.step()
-
-    return work
-
-
-def _windows(size: Size) -> Any:
-    """As much of prepared windows as a task looks at outside validation."""
-    from types import SimpleNamespace
-
-    legend = SimpleNamespace(background=True, classes=range(size.classes))
-    return SimpleNamespace(card=SimpleNamespace(legend=legend, size=WINDOW))
+    return {"windows_per_second": rate, "gflops": rate * cost / 1e9, "ceiling": peak}
 
 
 def loader(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
@@ -213,11 +181,8 @@ def long_run(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
     )
     told = told.model_copy(update={"classifier": small})
     size, here = Size(5, 3, 2), ranks(given.device)
-    network = Classifier(BANDS, size.classes, WINDOW, small)
-    clues = random_clues(size.classes, 2, small.width, torch.Generator().manual_seed(0))
-    task = ClassifierTask(network, clues, _windows(size), told, here)
-    network.to(here.device)
-    work = _training(network, task, batch(size, here.device), told.clues.start_step, told.compute, here)
+    step, made = training(CLASSIFIER, size, told, here), batch(size, here.device)
+    work = lambda: step(made, told.clues.start_step)
     times, peaks = [], []
     for _ in range(4):
         times.append(clock.seconds(lambda: [work() for _ in range(500)]))

@@ -1,19 +1,35 @@
 """What the bench works on: synthetic windows of the paper's or the demo's size, and the arithmetic they cost."""
 
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from types import SimpleNamespace
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
+import cluemap  # noqa: E402, F401  (before torch: it says how threads wait)
+
+# isort: split
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
 from cluemap.data.batches import Batch  # noqa: E402
-from cluemap.params import NetworkParams, Params, load_params  # noqa: E402
+from cluemap.model.method.clues import random_clues  # noqa: E402
+from cluemap.model.networks.classifier import Classifier  # noqa: E402
+from cluemap.model.networks.segmenter import build_segmenter  # noqa: E402
+from cluemap.params import LtaeParams, NetworkParams, Params, load_params  # noqa: E402
 from cluemap.runtime.distributed import Ranks  # noqa: E402
+from cluemap.training.classifier_task import ClassifierTask  # noqa: E402
+from cluemap.training.segmenter_task import SegmenterTask  # noqa: E402
+from cluemap.training.task import Data, Settings  # noqa: E402
+from cluemap.training.trainer import Trainer  # noqa: E402
 
 BANDS, WINDOW = 10, 24
+CLASSIFIER, SEGMENTERS = "classifier", ("tsvit", "ltae")
 
 
 @dataclass(frozen=True)
@@ -81,4 +97,50 @@ def encoder_operations(sequences: int, tokens: int, depth: int, course: NetworkP
 
 
 def ranks(device: str) -> Ranks:
-    return Ranks(0, 1, torch.device(device))
+    return Ranks(0, 1, torch.device(device, 0) if device == "cuda" else torch.device(device))
+
+
+def ltae_operations(size: Size, course: LtaeParams) -> float:
+    """One window's forward pass: a pixel's dates, then its values and convolutions."""
+    d, a = course.width, course.heads
+    dates = size.dates * 2 * d * (BANDS + d + 2 * a)
+    values = 2 * a * course.value_width * 2 * d + 2 * d * d
+    return WINDOW**2 * (dates + values + course.convolutions * 2 * 9 * d * d + 2 * d * (size.classes + 1))
+
+
+def operations(network: str, size: Size, told: Params) -> float:
+    """One window's forward pass of the classifier, or of a kind of segmenter."""
+    if network == CLASSIFIER:
+        return classifier_operations(size, told.classifier)
+    return ltae_operations(size, told.ltae) if network == "ltae" else segmenter_operations(size, told.segmenter)
+
+
+def task_of(network: str, size: Size, told: Params, here: Ranks) -> ClassifierTask | SegmenterTask:
+    """The network with random weights (seed 0), on its device, as the training loop is given it."""
+    torch.manual_seed(0)
+    task: ClassifierTask | SegmenterTask
+    windows: Any = some_windows(size)
+    if network == CLASSIFIER:
+        clues = random_clues(size.classes, told.clues.count, told.classifier.width, torch.Generator().manual_seed(0))
+        task = ClassifierTask(Classifier(BANDS, size.classes, WINDOW, told.classifier), clues, windows, told, here)
+    else:
+        kind = told.segmenter.model_copy(update={"kind": network})
+        task = SegmenterTask(build_segmenter(BANDS, size.classes + 1, WINDOW, kind, told.ltae), windows, told, here)
+    task.network.to(here.device)
+    return task
+
+
+def training(network: str, size: Size, told: Params, here: Ranks) -> Callable[[Batch, int], object]:
+    """The training loop's own step: batch and number of the step -> losses."""
+    task = task_of(network, size, told, here)
+    course = told.classifier if network == CLASSIFIER else told.segmenter
+    settings = Settings(course, told.compute, told.checkpoint, told.seed, {})
+    data, nowhere = Data(task.windows, np.arange(course.batch)), Path(os.devnull)  # nothing is read or saved
+    return Trainer(task, data, settings, here, SimpleNamespace(log=print), nowhere).step
+
+
+def some_windows(size: Size) -> Any:
+    """As much of prepared windows as a task looks at outside validation."""
+    legend = SimpleNamespace(background=True, classes=range(size.classes))
+    card = SimpleNamespace(legend=legend, size=WINDOW)
+    return SimpleNamespace(card=card, masks=lambda split: np.arange(3 * WINDOW**2).reshape(3, WINDOW, -1) % 2)

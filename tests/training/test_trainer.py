@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(windows, 
 
 
 def test_weights_that_are_not_finite_are_neither_saved_nor_scored(windows, params, tmp_path, monkeypatch):
-    real = Trainer._step
+    real = Trainer.step
 
     def poisoned(self, batch, step):
         losses = real(self, batch, step)
@@ -179,7 +179,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_scored(windows, param
             self.task.network.positions.data[0, 0] = float("nan")
         return losses
 
-    monkeypatch.setattr(Trainer, "_step", poisoned)
+    monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(NotFinite, match=r"step 14: the weights positions are not finite"):
         train(windows, params, tmp_path)
     kept = checkpoints.load_last(tmp_path)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from cluemap.data.patches import NODATA, VOID
 from cluemap.data.prefetch import ahead
 from cluemap.data.windowing import thinned
 from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas
-from cluemap.mapping.map_sources import Imagery
 from cluemap.mapping.overlap_blending import Blend, Tile, tiles
 from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.storage.trained_models import Card
+
+if TYPE_CHECKING:  # GDAL is not needed to predict what lies in memory
+    from cluemap.mapping.map_sources import Imagery
 
 PERCENT = 100
 TILE_BYTES = 200e6  # of images; three tiles are held at once. Large ones have fewer edges, which are decoded twice
@@ -44,7 +46,7 @@ class Window(NamedTuple):
 
 
 def predict(
-    network: Segmenter, card: Card, imagery: Imagery, canvas: Canvas, settings: Settings, device: torch.device,
+    network: Segmenter, card: Card, imagery: "Imagery", canvas: Canvas, settings: Settings, device: torch.device,
     progress: bool = True,
 ) -> int:  # fmt: skip
     """Fill what `canvas` lacks; returns how many windows were run. `network` lies on `device`, ready for inference."""

@@ -165,6 +165,7 @@ def _prepared_device(local: int) -> torch.device:
     device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # cuDNN's own default: convolutions of fp32 in 10 bits of fraction
     return device
 
 

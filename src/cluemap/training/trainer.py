@@ -90,7 +90,7 @@ class Trainer:
         course = self.settings.course
         for step, batch in enumerate(self._batches(first), start=first):
             seed_draws(self.settings.seed, step, self.ranks.rank)
-            losses = self._step(batch, step)
+            losses = self.step(batch, step)
             looked.append((step, batch.index, losses))
             done, timed = step + 1, timed + 1
             bar.update()
@@ -127,7 +127,8 @@ class Trainer:
         held = windows_on_device(data.windows, data.indexes, ranks.device)
         return held.stream(order, data.masks) if held else stream(data.windows, order, ranks.device, data.masks)
 
-    def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """One step of the optimiser; this rank's losses, without a gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.settings.course)
         self.task.network.train()

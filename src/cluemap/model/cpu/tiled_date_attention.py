@@ -31,6 +31,11 @@ class Weights(NamedTuple):
     asked: Tensor  # a d
 
 
+def usable(images: Tensor) -> bool:
+    """Whether windows may go through in tiles: on the CPU, not under autocast, and not while torch.compile looks on."""
+    return images.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+
+
 def mean_over_dates(images: Tensor, dates: Tensor, valid: Tensor, weights: Weights) -> Tensor:
     """images b t c h w, dates b t d, valid b t -> b h w a d: each head's mean over dates of normed vectors.
 
@@ -42,7 +47,7 @@ def mean_over_dates(images: Tensor, dates: Tensor, valid: Tensor, weights: Weigh
     dates = dates - dates.mean(dim=-1, keepdim=True)
     bias = torch.where(valid, 0.0, NEVER)  # b t
     pixels = rearrange(images, "b t c h w -> b (h w) t c")
-    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if not usable(images):
         mean = forward(pixels, rearrange(dates, "b t d -> b 1 t d"), rearrange(bias, "b t -> b 1 1 t"), weights).mean
     else:
         mean = torch.stack([
