@@ -19,7 +19,8 @@ def parse() -> Order:
         prog="src/predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     usual = Settings()
-    models = "a checkpoint file, a stage folder (out/demo/train_segmenter), a run id, or models:/<name>@<alias>"
+    models = "a checkpoint file, a stage folder (out/demo/train_segmenter; train_baselines: the best of trees, forest "
+    models += "and linear, one of them: out/demo/train_baselines/model/trees_weak), a run id, or models:/<name>@<alias>"
     parser.add_argument("--model", required=True, help=models)
     parser.add_argument("--scene", required=True, type=Path, help="folder with scene.yaml, PASTIS or Germany")
     parser.add_argument("--out", required=True, type=Path, help="the map to write, e.g. map.tif")

@@ -21,6 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", required=True, help="a data set of params.yaml, e.g. demo")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="another params file")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of all outputs (default: out)")
+    parser.add_argument(
+        "--stage", choices=("train_segmenter", "train_baselines"), default="train_segmenter",
+        help="which model: the segmenter, or the best of trees, forest and linear (default %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--promote", type=int, metavar="VERSION", help="make this version the champion by hand")
     given = parser.parse_args(arguments)
     show_messages(logging.WARNING)
@@ -31,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(promote(given.dataset, given.promote))
         else:
             print("\n".join(came_from(given.dataset, given.out)))
-            print(registered(given.dataset, given.params, given.out))
+            print(registered(given.dataset, given.params, given.out, given.stage))
     except TrackingError as error:  # a store that is down stops no pipeline
         print(f"register: warning: not done: {error}. The next `dvc repro` tries again", file=sys.stderr)
         return 2 if given.promote is not None else 0
@@ -53,13 +57,13 @@ def came_from(dataset: str, out: Path) -> list[str]:
     return lines
 
 
-def registered(dataset: str, params_file: Path, out: Path) -> str:
+def registered(dataset: str, params_file: Path, out: Path, stage: str) -> str:
     """Register the segmenter, or say what an earlier call did with it; the store is asked each time."""
-    path_hash(stage_folder(dataset, "train_segmenter", out) / "model")  # the error that matters comes before mlflow
+    path_hash(stage_folder(dataset, stage, out) / "model")  # the error that matters comes before mlflow
     from cluemap.stages.register import register
 
-    _, said = register(load_params(dataset, params_file), out)
-    return f"The segmenter is {said}"
+    _, said = register(load_params(dataset, params_file), out, stage)
+    return f"The {'segmenter' if stage == 'train_segmenter' else 'best baseline'} is {said}"
 
 
 if __name__ == "__main__":

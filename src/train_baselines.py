@@ -14,10 +14,10 @@ def work(stage: Stage) -> None:
         metrics = train_baselines(stage, windows)
         draw_baselines(stage, windows, metrics["validation"])
         found = metrics["validation"]["trees"]
-        made = "trees, validation mIoU {:.3f} from pseudo masks, {:.3f} from true masks".format(
-            *(found[kind]["miou"] for kind in ("weak", "full"))
+        made = "trees, validation mIoU {:.3f} from pseudo masks, {:.3f} from true masks; chosen: {}".format(
+            *(found[kind]["miou"] for kind in ("weak", "full")), metrics["chosen"]["learner"]
         )
-        stage.finish(run, metrics, made, outputs=("maps",))
+        stage.finish(run, metrics, made, outputs=("maps", "model"))
 
 
 if __name__ == "__main__":

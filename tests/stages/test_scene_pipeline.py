@@ -7,6 +7,7 @@ import sys
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
@@ -15,9 +16,12 @@ from runs import database, root
 from scenes import CRSS, LEFT, TOP, make_region, write_fields, write_files, write_scene
 from tiny import write_params
 
+import register
 from cluemap.mapping.map_products import Order, make_map
+from cluemap.mapping.model_choice import find_model
 from cluemap.paths import STAGES
 from cluemap.stages.stage import run_stage
+from cluemap.tracking import open_store
 
 __all__ = ["database", "root"]  # fixtures
 pytestmark = pytest.mark.slow
@@ -56,7 +60,7 @@ def run_all(root, scene, monkeypatch, **blocks):
     return json.loads((root / "out" / "tiny" / "evaluate" / "metrics.json").read_text())
 
 
-def test_from_a_scene_to_its_map(root, scene, region, monkeypatch):
+def test_from_a_scene_to_its_map(root, scene, region, monkeypatch, capsys):
     write_scene(scene, FILES)
     metrics = run_all(root, scene, monkeypatch)
     assert 0 <= metrics["test"]["weak"]["overall_accuracy"] <= 1
@@ -71,6 +75,42 @@ def test_from_a_scene_to_its_map(root, scene, region, monkeypatch):
     assert classes.max() <= 8  # every pixel was seen at least once
     parcels = gpd.read_file(root / "map_parcels.gpkg")
     assert len(parcels) == len(gpd.read_file(scene / "fields.gpkg"))
+    map_with_trees(root, scene)
+    register_the_best_baseline(root, metrics["won"], capsys)
+
+
+def map_with_trees(root, scene):
+    """What train_baselines trained maps like a segmenter: the map is that of the learner, window by window."""
+    folder = root / "out" / "tiny" / "train_baselines"
+    make_map(Order(str(folder / "model" / "trees_weak"), scene, root / "trees.tif"), progress=False)
+    with rasterio.open(root / "trees.tif") as found:
+        classes = found.read(1)
+    table = pd.read_parquet(root / "out" / "tiny" / "prepare" / "windows" / "windows.parquet")
+    maps = np.load(folder / "maps" / "trees_weak_test.npy")
+    for own, (_, window) in zip(maps, table[table["split"] == "test"].iterrows(), strict=True):
+        row, column = round((TOP - window["y"]) / 10), round((window["x"] - LEFT) / 10)
+        assert (classes[row : row + 12, column : column + 12] == own).mean() > 0.99
+    make_map(Order(str(folder), scene, root / "best.tif"), progress=False)
+    assert (root / "best_hectares.csv").exists()
+
+
+def register_the_best_baseline(root, won, capsys):
+    """In the registry beside the segmenter, with its scores; fetched and mapped with by its alias."""
+    line = ["--dataset", "tiny", "--params", str(root / "params.yaml"), "--out", str(root / "out")]
+    assert register.main(line) == 0
+    assert register.main([*line, "--stage", "train_baselines"]) == 0
+    said = capsys.readouterr().out
+    assert "The segmenter is version 1" in said
+    assert "The best baseline is version 2" in said
+    chosen = json.loads((root / "out/tiny/train_baselines/metrics.json").read_text())["chosen"]
+    versions = {int(one.version): one.tags for one in open_store().client.search_model_versions("")}
+    assert float(versions[2]["validation.miou"]) == pytest.approx(chosen["miou"])
+    assert versions[2]["stage"] == "train_baselines"
+    champion = find_model("models:/cluemap-tiny-segmenter@champion", root / "out")
+    lead = chosen["miou"] - float(versions[1]["validation.miou"])
+    stage = "train_baselines" if lead >= 0.005 else "train_segmenter"
+    assert champion.read_bytes() == (root / "out/tiny" / stage / "model" / "segmenter.safetensors").read_bytes()
+    assert (won["model"] == "segmenter") == (lead <= 0)
 
 
 def test_areas_alone_teach_without_any_pixel_label(root, scene, monkeypatch):

@@ -17,6 +17,7 @@ from cluemap.mapping.model_choice import find_model
 from cluemap.mapping.parcels import per_parcel, read_parcels
 from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict
 from cluemap.mapping.training_match import compare
+from cluemap.model.networks.pixel_segmenter import PixelSegmenter
 from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.paths import OUT
 from cluemap.runtime.distributed import alone
@@ -52,7 +53,7 @@ def make_map(order: Order, progress: bool = True) -> list[Path]:
     grid, device = imagery.grid, alone().device
     names = [name for _, name, _ in entries(card.legend)]
     wanted = {CLASSES: 1, CONFIDENCE: 1, **({PROBABILITY: len(names)} if order.probabilities else {})}
-    settings = _settings(order.settings, imagery, card)
+    settings = _settings(order.settings, imagery, card, isinstance(network, PixelSegmenter))
     for text in compare(card, imagery, order.scene):
         log.warning("%s", text)
     fields = read_parcels(order.parcels, grid, card.legend, order.out) if order.parcels else None
@@ -84,13 +85,15 @@ def _work(out: Path) -> Path:
     return out.with_name(f".{out.name}.unfinished")
 
 
-def _settings(given: Settings, imagery: Imagery, card: Card) -> Settings:
-    """The settings with a tile that fits; raises DataError for impossible ones."""
+def _settings(given: Settings, imagery: Imagery, card: Card, by_pixel: bool) -> Settings:
+    """The settings with a tile that fits; raises DataError for impossible ones. A model that sees one pixel at a time
+    gains nothing by overlapping windows."""
     if not 0 <= given.overlap < 1:
         raise DataError(f"--overlap {given.overlap}: give the share of a window, from 0 to under 1")
     if given.tile < 0 or given.batch < 1:
         raise DataError(f"--tile {given.tile} --batch {given.batch}: give whole numbers above 0")
-    return replace(given, tile=given.tile or fitting_tile(len(imagery.days), len(card.legend.bands)))
+    overlap = 0.0 if by_pixel else given.overlap
+    return replace(given, overlap=overlap, tile=given.tile or fitting_tile(len(imagery.days), len(card.legend.bands)))
 
 
 def _identity(settings: Settings, model: Path, images: str, probabilities: bool) -> dict[str, Any]:

@@ -27,13 +27,16 @@ def find_model(name: str, out: Path = OUT) -> Path:
     if path.is_dir():
         found = [file for file in (path / SEGMENTER, path / "model" / SEGMENTER) if file.exists()]
         if not found:
-            raise CheckpointError(f"{path} holds no {SEGMENTER}: give the folder of train_segmenter or train_reference")
+            raise CheckpointError(
+                f"{path} holds no {SEGMENTER}: give the folder of train_segmenter, train_reference or train_baselines"
+            )
         return found[0]
     stage = _stage_of_run(name, out)
     if stage is None:
         raise CheckpointError(
             f"--model {name!r} is no file, no folder, and no run whose outputs lie under {out}: give "
-            "out/<data set>/train_segmenter, a .safetensors file, the id in a run.json there, or models:/<name>@<alias>"
+            "out/<data set>/train_segmenter (or train_baselines), a .safetensors file, the id in a run.json there, or "
+            "models:/<name>@<alias>"
         )
     return find_model(str(stage), out)
 

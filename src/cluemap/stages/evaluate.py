@@ -12,7 +12,7 @@ from cluemap.model.storage.trained_models import SEGMENTER, load_segmenter
 from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages.stage import Stage
-from cluemap.stages.train_baselines import MASKS, learners, open_maps
+from cluemap.stages.train_baselines import MASKS, best, learners, open_maps
 from cluemap.training.inference import in_order, maps, scan
 from cluemap.training.map_scores import map_counts, named_map_scores, warnings_of
 from cluemap.training.metrics import Ids, class_names
@@ -33,6 +33,7 @@ def evaluate(stage: Stage, windows: Windows) -> tuple[dict[str, Any], dict[str, 
     full = test["full"]["miou"]
     ratio = test["weak"]["miou"] / full if full else float("nan")
     found = {"test": test, "baselines": _baselines(stage, windows, names), **_upstream(stage)}
+    found["won"] = _won(stage, found)
     first = {
         "test_miou": test["weak"]["miou"],
         "reference_miou": full,
@@ -61,6 +62,24 @@ def _baselines(stage: Stage, windows: Windows, names: list[str]) -> dict[str, di
         }
         for learner in learners(stage.params.baselines)
     }
+
+
+def _won(stage: Stage, found: dict[str, Any]) -> dict[str, Any]:
+    """Of the models taught by image labels the one that is best on the validation fold, its lead over the second best
+    there, and what the same two have on the test fold.
+    """
+    trained = read_json(stage.folder_of("train_baselines") / "metrics.json")["validation"]
+    validation = {"segmenter": found["validation"]["weak"]["miou"]}
+    validation |= {name: scores["weak"]["miou"] for name, scores in trained.items()}
+    validation = {name: float("nan") if score is None else score for name, score in validation.items()}
+    model = best(validation)
+    second = best({name: score for name, score in validation.items() if name != model})
+    test = {"segmenter": found["test"]["weak"], **{name: one["weak"] for name, one in found["baselines"].items()}}
+    return {
+        "model": model, "second": second, "validation_miou": validation[model],
+        "validation_lead": validation[model] - validation[second],
+        "test_miou": test[model]["miou"], "test_lead": test[model]["miou"] - test[second]["miou"],
+    }  # fmt: skip
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from importlib.metadata import version as installed
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from cluemap.files import read_json
 from cluemap.model.storage.exported_model import example, export_segmenter
@@ -13,10 +14,10 @@ from cluemap.tracking import made_by
 from cluemap.tracking.store.model_registry import DIGEST, Packing, Registry, Version
 
 
-def publish(registry: Registry, name: str, digest: str, run_id: str, params: Params, out: Path) -> Version:
-    """Make a registered version of this pipeline's segmenter; `digest`: DVC's hash of its model folder."""
-    folder = stage_folder(params.dataset, "train_segmenter", out)
-    scores = read_json(folder / "metrics.json")["validation"]
+def publish(registry: Registry, name: str, digest: str, run_id: str, params: Params, out: Path, stage: str) -> Version:
+    """Make a registered version of what a stage trained; `digest`: DVC's hash of its model folder."""
+    folder = stage_folder(params.dataset, stage, out)
+    scores = validation_scores(read_json(folder / "metrics.json"))
     with TemporaryDirectory() as temporary:
         network = Path(temporary) / "segmenter.pt2"
         card = export_segmenter(folder / "model" / SEGMENTER, network)
@@ -28,6 +29,17 @@ def publish(registry: Registry, name: str, digest: str, run_id: str, params: Par
         packing = Packing(
             network, folder / "model" / SEGMENTER, images, days, {"dataset": params.dataset, **about}, needs
         )
-        tags = {DIGEST: digest, "windows": card.digest, "run.train_segmenter": made_by(folder) or "none"}
+        tags: dict[str, Any] = {
+            DIGEST: digest,
+            "windows": card.digest,
+            f"run.{stage}": made_by(folder) or "none",
+            "stage": stage,
+        }
         tags |= {f"validation.{metric}": value for metric, value in scores.items()}
         return registry.publish(name, run_id, packing, tags)
+
+
+def validation_scores(metrics: dict[str, Any]) -> dict[str, float]:
+    """mIoU and accuracy on the validation fold of the model in a stage's folder, out of its metrics.json."""
+    chosen = metrics.get("chosen")
+    return metrics["validation"] if chosen is None else {name: chosen[name] for name in ("miou", "accuracy")}

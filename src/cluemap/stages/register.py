@@ -1,4 +1,4 @@
-"""The work of stage register: the weak segmenter into the model registry, and whether it becomes the champion.
+"""The work of stage register: the weak segmenter, or the best baseline, into the model registry; who is champion.
 
 Decided by its score on the validation fold alone. The file of the network is made once per model: a version whose
 model folder has the same hash is found again, however often the stage runs.
@@ -23,19 +23,20 @@ def model_name(dataset: str) -> str:
     return f"cluemap-{dataset}-segmenter"
 
 
-def register(params: Params, out: Path) -> tuple[int, str]:
-    """Register this pipeline's segmenter, if it is not yet; gives its version and a line that says what became of it.
+def register(params: Params, out: Path, stage: str = "train_segmenter") -> tuple[int, str]:
+    """Register what `stage` of this pipeline trained (train_segmenter or train_baselines), if it is not yet; gives its
+    version and a line that says what became of it.
 
     Raises:
         TrackingError: the store does not answer, or does not have the run of these results.
         DataError, CheckpointError: the segmenter or its scores are missing or damaged.
     """
-    name, digest = model_name(params.dataset), path_hash(stage_folder(params.dataset, "train_segmenter", out) / "model")
+    name, digest = model_name(params.dataset), path_hash(stage_folder(params.dataset, stage, out) / "model")
     store = open_store()
     registry = Registry(store)
     with store_location.first_use(600.0, "mlflow.db.registry.lock"):  # two pipelines may end at once
         found = next((one for one in registry.versions(name) if one.tags.get(DIGEST) == digest), None)
-        new = found or _publish(registry, name, digest, _run_of_results(store, params, out), params, out)
+        new = found or _publish(registry, name, digest, _run_of_results(store, params, out), params, out, stage)
         if DECIDED not in new.tags:
             said = decide(registry, name, new, params.registry)
             registry.tag(name, new.number, {DECIDED: said})

@@ -32,6 +32,7 @@ def report(stage: Stage, windows: Windows, metrics: dict[str, Any], lineage: dic
             "parts": [
                 *_warnings(metrics),
                 _learners(metrics),
+                _won(metrics["won"]),
                 *_pictures(stage.folder, ("overview", "patch")),
                 _legend(windows),
             ],
@@ -101,6 +102,16 @@ def _learners(metrics: dict[str, Any]) -> dict[str, Any]:
     ]
     caption = "On the test windows. mIoU is the mean over the classes that the test windows hold."
     return {"kind": "table", "columns": ["learner, taught by", *columns], "rows": rows, "caption": caption}
+
+
+def _won(won: dict[str, Any]) -> dict[str, Any]:
+    """Which model to map with."""
+    rows = [
+        [f"{won['model']}, mIoU", _cell(won["validation_miou"]), _cell(won["test_miou"])],
+        [f"lead over {won['second']}", _cell(won["validation_lead"]), _cell(won["test_lead"])],
+    ]
+    caption = "The best model taught by image labels, chosen on the validation windows, and its lead over the second."
+    return {"kind": "table", "columns": ["which model won", "validation", "test"], "rows": rows, "caption": caption}
 
 
 def _masks(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 The stage writes maps, which only `evaluate` holds against the truth of the test fold.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from cluemap.data.patches import VOID
 from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
 from cluemap.files import atomic_folder, open_array
+from cluemap.model.storage import checkpoints
+from cluemap.model.storage.trained_models import SEGMENTER, about_pixels
 from cluemap.params import BaselineParams
 from cluemap.stages.make_masks import read_masks
 from cluemap.stages.stage import Stage
+from cluemap.training.learners.learner_tensors import segmenter_of
 from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, forest, trees
 from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
@@ -37,8 +41,11 @@ def learners(params: BaselineParams) -> dict[str, Callable[[SeriesFeatures, int]
 
 
 def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
-    """Train each learner on both kinds of masks, write its maps, and give its scores on the validation fold. Without a
-    labelled pixel among the true masks (a scene of areas has none) their maps say nothing.
+    """Train each learner on both kinds of masks, write its maps and models, and give its scores on the validation fold.
+    Without a labelled pixel among the true masks (a scene of areas has none) their maps say nothing.
+
+    `chosen`: of the learners taught by image labels the best on the validation fold, which is what the stage's folder
+    maps with.
     """
     params, indexes, features = stage.params, windows.indexes("train"), SeriesFeatures(windows)
     masks = {
@@ -46,17 +53,33 @@ def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
         "full": windows.masks("train"),
     }
     metrics: dict[str, Any] = {}
-    with atomic_folder(stage.folder / "maps") as folder:
+    with atomic_folder(stage.folder / "maps") as folder, atomic_folder(stage.folder / "model") as models:
         for name, make in learners(params.baselines).items():
             for kind in MASKS:
                 learner = None
                 if kind == "weak" or (masks[kind] != VOID).any():
                     learner = make(features, params.seed).fit(indexes, np.asarray(masks[kind]))
+                    _save(models / f"{name}_{kind}" / SEGMENTER, name, learner, windows, stage)
                 for split in SPLITS:
                     np.save(_file(folder, name, kind, split), _maps(learner, windows, split))
                 found = open_maps(folder, name, kind, "validation", windows)
                 metrics.setdefault(name, {})[kind] = _scores(windows, found)
-    return {"validation": metrics}
+        chosen = best({name: found["weak"]["miou"] for name, found in metrics.items()})
+        shutil.copyfile(models / f"{chosen}_weak" / SEGMENTER, models / SEGMENTER)
+    scores = metrics[chosen]["weak"]
+    about = {"learner": chosen, "miou": scores["miou"], "accuracy": scores["overall_accuracy"]}
+    return {"validation": metrics, "chosen": about}
+
+
+def best(scores: Mapping[str, float]) -> str:
+    """The name with the highest score, the first of equals; NaN is under all others."""
+    return max(scores, key=lambda name: -1.0 if np.isnan(scores[name]) else scores[name])
+
+
+def _save(file: Path, name: str, learner: PixelLearner, windows: Windows, stage: Stage) -> None:
+    tensors = {f"network/{key}": value for key, value in segmenter_of(learner).state_dict().items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.save(file, tensors, about_pixels(name, windows, stage.params))
 
 
 def open_maps(folder: Path, learner: str, kind: str, split: str, windows: Windows) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from cluemap.data.batches import Batch
 from cluemap.data.windows import Windows
 from cluemap.model.method.losses import pixel_loss
-from cluemap.model.networks.segmenter import Segmenter, build_segmenter
+from cluemap.model.networks.segmenter import Network, Segmenter, build_segmenter
 from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.training.augmentation import augmented, generators
@@ -23,7 +23,7 @@ FEWEST_WINDOWS, FEWEST_PIXELS = 3, 1000  # of a validation fold that may choose 
 logger = logging.getLogger(__name__)
 
 
-def new_segmenter(windows: Windows, params: Params) -> Segmenter:
+def new_segmenter(windows: Windows, params: Params) -> Network:
     """A segmenter as it is before the first step; a function of the seed."""
     legend = windows.card.legend
     torch.manual_seed(params.seed)

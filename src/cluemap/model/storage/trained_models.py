@@ -13,10 +13,12 @@ from cluemap.data.windows import Windows
 from cluemap.errors import CheckpointError
 from cluemap.model.method.clues import Clues
 from cluemap.model.networks.classifier import Classifier
+from cluemap.model.networks.pixel_segmenter import PixelSegmenter, pixel_segmenter
 from cluemap.model.networks.segmenter import Segmenter, build_segmenter
 from cluemap.model.storage import checkpoints
 from cluemap.params import ClassifierParams, LtaeParams, Params, SegmenterParams
 
+PIXELS = "pixels"  # kind of a segmenter that train_baselines fitted
 CLASSIFIER, SEGMENTER = "classifier.safetensors", "segmenter.safetensors"
 # What a file written before these keys existed does not say; neither changes a network whose weights are given.
 ADDED_LATER = {"token_spread": 1.0, "weight_averaging": 0.0, "whitening": 0.0}
@@ -97,12 +99,27 @@ def load_classifier(file: Path, windows: Windows | None = None) -> tuple[Classif
 def load_segmenter(file: Path, windows: Windows | None = None) -> tuple[Segmenter, Card]:
     """A trained segmenter and its card; ready for inference. Raises as `load_classifier`."""
     found, card = _read(file, "segmenter", windows)
+    if found.about["network"].get("kind") == PIXELS:
+        return _pixel_segmenter(found.tensors, file), card
     params = SegmenterParams.model_validate({"kind": "tsvit", **ADDED_LATER, **found.about["network"]})
     ltae = LtaeParams.model_validate(found.about.get("ltae", UNUSED_LTAE))
     classes = len(card.legend.classes) + card.legend.background
     network = build_segmenter(len(card.legend.bands), classes, card.size, params, ltae)
     _fill(network, found.tensors, file)
     return network, card
+
+
+def about_pixels(learner: str, windows: Windows, params: Params) -> dict[str, Any]:
+    """As `about`, of a segmenter made of a pixel learner."""
+    return {**about("segmenter", windows, params), "network": {"kind": PIXELS, "learner": learner}, "ltae": UNUSED_LTAE}
+
+
+def _pixel_segmenter(tensors: dict[str, Tensor], file: Path) -> PixelSegmenter:
+    try:
+        network = pixel_segmenter(checkpoints.split(tensors, "network/"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} does not fit its own description: {error}") from None
+    return network.eval()
 
 
 def _read(file: Path, kind: str, windows: Windows | None) -> tuple[checkpoints.Checkpoint, Card]:

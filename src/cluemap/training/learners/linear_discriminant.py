@@ -32,10 +32,14 @@ class Moments:
         self.total += x.sum(axis=0, dtype=np.float64)
         self.squares += np.einsum("pf,pf->f", x, x, dtype=np.float64)
 
+    def scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """f, f: mean and standard deviation."""
+        mean = self.total / max(self.count, 1)
+        return mean, np.sqrt(np.maximum(self.squares / max(self.count, 1) - mean**2, 0)) + 1e-6
+
     def standardised(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """p f -> p f: mean 0, standard deviation 1, cut off at FARTHEST."""
-        mean = self.total / max(self.count, 1)
-        deviation = np.sqrt(np.maximum(self.squares / max(self.count, 1) - mean**2, 0)) + 1e-6
+        mean, deviation = self.scale()
         return np.clip((x - mean) / deviation, -FARTHEST, FARTHEST).astype(np.float32)
 
 
