@@ -89,6 +89,7 @@ def every_part(bench: parts.Bench) -> list[Part]:
         ]
     plan.append(Part(f"train {CLASSIFIER}, batch {scale.batches[0]}, fp32", 12,
                      partial(parts.step, bench, CLASSIFIER, scale.batches[0], "fp32", False)))  # fmt: skip
+    plan += [Part(f"profile {name}", 8, partial(parts.profile, bench, name, "bf16")) for name in NETWORKS]
     plan.append(Part("clue CAM", 10, partial(parts.clue_cams, bench, "bf16")))
     plan += [Part(f"map {name}", 8, partial(parts.maps_of, bench, name, "bf16")) for name in SEGMENTERS]
     plan += [Part(f"predict {name}", 20, partial(parts.predict_scene, bench, name, "bf16")) for name in SEGMENTERS]

@@ -35,6 +35,7 @@ from cluemap.training.inference import cams, maps
 Found = dict[str, Any]
 LEAST = 1.0  # seconds that one figure is taken over, in ROUNDS parts of which the middle one counts
 ROUNDS = 3
+COSTLIEST = 25  # kernels that a profile names
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,26 @@ def step(bench: Bench, network: str, count: int, precision: str, compiled: bool)
     number = told.clues.start_step
     rate = count * bench.per_second(lambda: take(made, number))
     return bench.share(rate, 3 * operations(network, size, told), precision)
+
+
+def profile(bench: Bench, network: str, precision: str) -> Found:
+    """Where a training step's time goes: milliseconds of the costliest kernels, of all, and of the whole step."""
+    told, here = params(bench.scale.told, precision), ranks(bench.device)
+    size = replace(bench.scale.size, batch=bench.scale.batches[0])
+    take, made = training(network, size, told, here), batch(size, here.device)
+    for _ in range(3):
+        take(made, told.clues.start_step)
+    whole = Clock(bench.device).seconds(lambda: take(made, told.clues.start_step))
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds[: 1 + (bench.device == "cuda")]) as found:
+        take(made, told.clues.start_step)
+        if bench.device == "cuda":
+            torch.cuda.synchronize()
+    own = "self_device_time_total" if bench.device == "cuda" else "self_cpu_time_total"
+    events = [event for event in found.key_averages() if bench.device == "cpu" or event.device_type.name == "CUDA"]
+    costs = sorted(((getattr(event, own) / 1e3, event.count, event.key[:90]) for event in events), reverse=True)
+    kernels = [{"ms": round(ms, 3), "calls": calls, "kernel": name} for ms, calls, name in costs[:COSTLIEST]]
+    return {"step_ms": 1e3 * whole, "kernels_ms": sum(ms for ms, _, _ in costs), "kernels": kernels}
 
 
 def clue_cams(bench: Bench, precision: str) -> Found:
