@@ -20,6 +20,7 @@ from cluemap import paths
 BLOCKS = (
     *("windows", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
     *("cams", "masks", "refine", "segmenter", "ltae", "augmentation", "baselines"),
+    "parcels",
     *("compute", "checkpoint", "figures", "registry"),
 )
 SIZES = {"width": 11, "temporal_depth": 2, "spatial_depth": 1, "heads": 2, "head_width": 3, "feed_forward": 2}
@@ -32,6 +33,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "compute": {"inference_batch": 5},
     "refine": {"learner": "trees", "rounds": 2, "pixels": 500, "confidence": 0.4},
     "baselines": {"pixels": 500, "rounds": 3, "leaves": 5, "forest": 3},
+    "parcels": {"batch": 8, "steps": 30, "validate_every": 15, "pixels": 5},
     "figures": {"windows": 2},
 }
 STAGES = paths.STAGES[1:]

@@ -48,7 +48,21 @@ class SceneSource(Block):
     format: Literal["scene"]
 
 
-Source = Annotated[PastisSource | Pastis24Source | MtlccSource | SceneSource, Field(discriminator="format")]
+class PsetaeSource(Block):
+    """Parcels in PSE-TAE's own layout: they have no images, so only the stages of parcels run."""
+
+    format: Literal["psetae"]
+    folder: str
+    classes: Literal["all"] | list[int]
+    labels: str
+    bands: list[str] = Field(min_length=1)
+    scale: float = Positive
+    pixel: float = Positive
+
+
+Source = Annotated[
+    PastisSource | Pastis24Source | MtlccSource | SceneSource | PsetaeSource, Field(discriminator="format")
+]
 
 
 class WindowParams(Block):
@@ -60,8 +74,21 @@ class WindowParams(Block):
     fold: int = Field(ge=1, le=5)
 
 
-class NetworkParams(Block):
-    """What the classifier and the segmenter share: sizes, then the optimiser's course. The sizes are TSViT's: the
+class CourseParams(Block):
+    """The optimiser's course, of every network that is trained."""
+
+    batch: int = Positive
+    steps: int = Positive
+    learning_rate: float = Positive
+    final_learning_rate: float = Field(ge=0.0)
+    warmup: float = Share
+    weight_decay: float = Field(ge=0.0)
+    weight_averaging: float = Field(ge=0.0, lt=1.0)
+    validate_every: int = Positive
+
+
+class NetworkParams(CourseParams):
+    """What the classifier and the segmenter share: sizes and the optimiser's course. The sizes are TSViT's: the
     segmenter of kind `ltae` has its own (LtaeParams).
     """
 
@@ -77,14 +104,6 @@ class NetworkParams(Block):
     token_spread: float = Positive
     whitening: float = Field(ge=0.0)
     mask_padding: bool
-    batch: int = Positive
-    steps: int = Positive
-    learning_rate: float = Positive
-    final_learning_rate: float = Field(ge=0.0)
-    warmup: float = Share
-    weight_decay: float = Field(ge=0.0)
-    weight_averaging: float = Field(ge=0.0, lt=1.0)
-    validate_every: int = Positive
 
 
 class ClassifierParams(NetworkParams):
@@ -184,6 +203,26 @@ class BaselineParams(Block):
     forest: int = Field(ge=0)
 
 
+class ParcelParams(CourseParams):
+    """Parcels as sets of pixels. The networks' sizes are the published ones and stand in their modules."""
+
+    least_pixels: int = Positive
+    labels: Literal["parcels", "masks", "cams"]
+    least_votes: float = Share
+    kind: Literal["pse_tae", "pse_ltae"]
+    published: bool
+    pixels: int = Field(ge=2)
+    dropout: float = Field(ge=0.0, lt=1.0)
+    focal_gamma: float = Field(ge=0.0)
+    select: Literal["last", "miou"]
+
+    @model_validator(mode="after")
+    def _one_published(self) -> "ParcelParams":
+        if self.published and self.kind != "pse_tae":
+            raise ValueError(f"the published form is that of pse_tae: {self.kind} wants published: false")
+        return self
+
+
 class ComputeParams(Block):
     precision: Literal["fp32", "bf16"]
     compile: bool
@@ -220,6 +259,7 @@ class Method(Block):
     ltae: LtaeParams
     augmentation: AugmentationParams
     baselines: BaselineParams
+    parcels: ParcelParams
     compute: ComputeParams
     checkpoint: CheckpointParams
     figures: FigureParams
@@ -244,8 +284,9 @@ class Params(Method):
         return dict(_flatten(self.model_dump(mode="json")))
 
 
-FORMATS = ("pastis", "pastis24", "mtlcc", "scene")  # pydantic puts the union's tag into an error's place
+FORMATS = ("pastis", "pastis24", "mtlcc", "scene", "psetae")  # pydantic puts the union's tag into an error's place
 METHOD_BLOCKS = tuple(Method.model_fields)
+PARCEL_DATASETS = "parcel_datasets"  # which data sets' parcels dvc.yaml runs through
 TUNE = "tune"  # what `src/tune.py` searches: not part of a pipeline, read by experiments/space.py
 
 
@@ -257,7 +298,7 @@ def load_params(dataset: str, file: Path | str | None = None) -> Params:
     """
     file = Path(file) if file else ROOT / "params.yaml"
     tree = read_tree(file)
-    _check_names(file, "", tree, ["datasets", "seed", *METHOD_BLOCKS, *_blocks_of_datasets(tree)])
+    _check_names(file, "", tree, ["datasets", PARCEL_DATASETS, "seed", *METHOD_BLOCKS, *_blocks_of_datasets(tree)])
     root, block = _dataset(file, tree, dataset)
     _check_names(file, dataset, block, ["source", *METHOD_BLOCKS], all_wanted=True)
     merged: dict[str, Any] = {"dataset": dataset, "root": root, "seed": tree.get("seed"), "source": block["source"]}
@@ -293,9 +334,13 @@ def _blocks_of_datasets(tree: dict[str, Any]) -> Iterator[str]:
 
 def _dataset(file: Path, tree: dict[str, Any], dataset: str) -> tuple[str, dict[str, Any]]:
     _check_mapping(file, "datasets", tree.get("datasets"))
+    _check_mapping(file, PARCEL_DATASETS, tree.get(PARCEL_DATASETS, {}))
     roots, known = tree["datasets"], sorted(_blocks_of_datasets(tree))
     if dataset not in known:
         raise ParamsError(f"{file} has no block for the data set {dataset!r}{nearest(dataset, known)}; it has {known}")
+    source = tree[dataset]["source"]
+    if isinstance(source, dict) and isinstance(source.get("folder"), str):  # a layout without images
+        return source["folder"], tree[dataset]
     if dataset not in roots:
         raise ParamsError(f"{file}: `datasets` does not say where {dataset!r} lies: add `{dataset}: data/<its folder>`")
     if not isinstance(roots[dataset], str):
@@ -347,6 +392,7 @@ def _known(place: tuple[int | str, ...]) -> list[str]:
     if place[0] == "source":
         blocks: dict[str, type[Block]] = {
             "pastis": PastisSource, "pastis24": Pastis24Source, "mtlcc": MtlccSource, "scene": SceneSource,
+            "psetae": PsetaeSource,
         }  # fmt: skip
         return list(blocks[str(place[1])].model_fields)
     return list(getattr(Params.model_fields[str(place[0])].annotation, "model_fields", {}))

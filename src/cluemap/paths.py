@@ -12,6 +12,8 @@ STAGES = (
     *("train_segmenter", "train_reference", "train_baselines", "evaluate"),
 )
 
+PARCEL_STAGES = ("prepare_parcels",)  # of the data sets under `parcel_datasets` in params.yaml
+
 
 def stage_folder(dataset: str, stage: str, out: Path = OUT) -> Path:
     """The output folder of a stage: `out/<data set>/<stage>`."""

@@ -11,9 +11,9 @@ import pytest
 from locations import PROJECT
 from ruamel.yaml import YAML
 
-from cluemap.paths import STAGES
+from cluemap.paths import PARCEL_STAGES, STAGES
 
-ALL = ("list_files", *STAGES, "register")
+ALL = ("list_files", *STAGES, "register")  # what `dvc repro` runs; the stages of parcels run where they are asked for
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -127,7 +127,7 @@ def ran(said: str) -> set[str]:
 
 def test_every_output_is_named_after_its_stage():
     tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
-    assert tuple(tree["stages"]) == ALL
+    assert tuple(tree["stages"]) == (*ALL[:-1], *PARCEL_STAGES, "register")
     for name, stage in tree["stages"].items():
         body = {"outs": [], "metrics": [], **stage["do"]}
         assert body["cmd"] == f"python src/{name}.py --dataset ${{key}}"

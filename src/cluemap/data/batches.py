@@ -52,6 +52,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What a network is called with."""
+        return self.images, self.day, self.valid
+
 
 def load_raw(windows: Windows, indexes: NDArray, masks: NDArray | None = None, pinned: bool = False) -> RawBatch:
     """Copy some windows into one batch. `masks` (n h w) has one row per window of the split, as `windows.masks` has.

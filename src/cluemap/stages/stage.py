@@ -12,7 +12,7 @@ from typing import Any
 from cluemap.data.windows import Windows
 from cluemap.errors import CluemapError, Interrupted, NotFinite
 from cluemap.model.storage import checkpoints
-from cluemap.params import NetworkParams, Params, load_params
+from cluemap.params import CourseParams, Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
 from cluemap.runtime import distributed
 from cluemap.runtime.distributed import Ranks
@@ -23,7 +23,7 @@ from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
 from cluemap.tracking.lineage import PATCH
 from cluemap.tracking.provenance import changes, command, hashes_of, path_hash, provenance
 from cluemap.tracking.row_names import row_name
-from cluemap.training.task import Data, Settings, Task, Trained
+from cluemap.training.task import Settings, Task, Trained, TrainingData
 from cluemap.training.trainer import Trainer
 
 INTERRUPTED = "interrupted"  # file in the state folder: the last try was stopped by a signal and saved its state
@@ -90,8 +90,8 @@ class Stage:
     def training(
         self,
         task: Task,
-        data: Data,
-        course: NetworkParams,
+        data: TrainingData,
+        course: CourseParams,
         blocks: tuple[str, ...],
         upstream: tuple[str, ...],
         extra: dict[str, Any] | None = None,
@@ -102,7 +102,7 @@ class Stage:
         `extra`. The saved state is removed when the caller has published the outputs.
         """
         params = self.params
-        identity = {**identity_of(params, blocks), "data": data.windows.card.digest, **(extra or {})}
+        identity = {**identity_of(params, blocks), "data": data.digest, **(extra or {})}
         found = checkpoints.load_last(self.state)
         if found:
             mend = f"put it back to continue that training, or train from scratch: rm -r {self.state}"
@@ -121,8 +121,8 @@ class Stage:
     def _trained(
         self,
         task: Task,
-        data: Data,
-        course: NetworkParams,
+        data: TrainingData,
+        course: CourseParams,
         upstream: tuple[str, ...],
         identity: dict[str, Any],
         resume: RunRef | None,
@@ -130,8 +130,8 @@ class Stage:
     ) -> Iterator[tuple[Run | NoRun, Trained]]:
         params = self.params
         with self.run(upstream, resume=resume) as run:
-            self.used(run, "prepare", "windows", data.windows.card.digest, "training")
-            if data.masks is not None and "refine_masks" in upstream:
+            self.used(run, data.stage, data.output, data.digest, "training")
+            if "masks" in identity and "refine_masks" in upstream:
                 self.used(run, "refine_masks", "masks", identity["masks"], "labels")
             settings = Settings(
                 course, params.compute, params.checkpoint, params.seed, identity, {"run": asdict(run.ref)}

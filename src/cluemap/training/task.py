@@ -1,16 +1,18 @@
 """What the training loop is given: a task, its data, its settings; and what it gives back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cluemap.data.batches import Batch
+from cluemap.data.batches import Batch, stream
 from cluemap.data.windows import Windows
-from cluemap.params import CheckpointParams, ComputeParams, NetworkParams
+from cluemap.params import CheckpointParams, ComputeParams, CourseParams
+from cluemap.training.device_windows import windows_on_device
 
 
 class Task(Protocol):
@@ -23,7 +25,7 @@ class Task(Protocol):
     def select(self) -> str | None:
         """Score of `validate` that chooses the best weights; None = the last ones."""
 
-    def losses(self, forward: Callable[[Batch], Any], batch: Batch, step: int) -> dict[str, Tensor]:
+    def losses(self, forward: Callable[[Any], Any], batch: Any, step: int) -> dict[str, Tensor]:
         """This rank's shares (the ranks' shares sum to the batch's loss); "total" is what is minimised.
 
         Moves the state beside the network, if there is one. The same names at every step.
@@ -45,6 +47,33 @@ class Log(Protocol):
     def log(self, step: int, values: dict[str, float]) -> None: ...
 
 
+class TrainingData(Protocol):
+    """What the loop draws its batches from."""
+
+    @property
+    def unit(self) -> str:
+        """What `indexes` count: windows, parcels."""
+
+    @property
+    def stage(self) -> str:
+        """The stage that made them."""
+
+    @property
+    def output(self) -> str:
+        """The output of that stage."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def indexes(self) -> NDArray[np.int64]: ...
+
+    def names(self, indexes: NDArray[np.int64]) -> list[str]: ...
+
+    def batches(self, order: Iterable[tuple[int, NDArray[np.int64]]], device: torch.device) -> Iterator[Any]:
+        """One batch per step and its indexes; what is drawn in it depends on the step alone."""
+
+
 @dataclass(frozen=True)
 class Data:
     """The windows trained on; `masks` (n h w) one row per window of their split, or None for image labels only."""
@@ -52,11 +81,26 @@ class Data:
     windows: Windows
     indexes: NDArray[np.int64]
     masks: NDArray[np.uint8] | None = None
+    unit: ClassVar[str] = "windows"
+    stage: ClassVar[str] = "prepare"
+    output: ClassVar[str] = "windows"
+
+    @property
+    def digest(self) -> str:
+        return self.windows.card.digest
+
+    def names(self, indexes: NDArray[np.int64]) -> list[str]:
+        return list(self.windows.table["name"].iloc[indexes])
+
+    def batches(self, order: Iterable[tuple[int, NDArray[np.int64]]], device: torch.device) -> Iterator[Batch]:
+        chosen = (indexes for _, indexes in order)
+        held = windows_on_device(self.windows, self.indexes, device)
+        return held.stream(chosen, self.masks) if held else stream(self.windows, chosen, device, self.masks)
 
 
 @dataclass(frozen=True)
 class Settings:
-    course: NetworkParams
+    course: CourseParams
     compute: ComputeParams
     checkpoint: CheckpointParams
     seed: int

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cluemap.data.batches import Batch, batch_indexes, stream
+from cluemap.data.batches import batch_indexes
 from cluemap.errors import Interrupted, NotFinite, TrainingError
 from cluemap.model.storage import checkpoints
-from cluemap.params import NetworkParams
+from cluemap.params import CourseParams
 from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.execution import autocast, seed_draws, wrapped
 from cluemap.runtime.stop_signals import Stop
 from cluemap.runtime.system_metrics import system
-from cluemap.training.device_windows import windows_on_device
-from cluemap.training.task import Data, Log, Settings, Task, Trained
+from cluemap.training.task import Log, Settings, Task, Trained, TrainingData
 from cluemap.training.training_state import TrainingState
 from cluemap.training.weight_averaging import WeightAverage
 
@@ -31,7 +30,7 @@ LOG_EVERY = 10  # steps between two points of a curve
 LOOK_EVERY_ON_GPU = 10  # steps between two looks at the loss: each look waits for the GPU
 
 
-def learning_rate(step: int, course: NetworkParams) -> float:
+def learning_rate(step: int, course: CourseParams) -> float:
     """Linear warm-up from `final_learning_rate`, then cosine back to it; a function of the step alone."""
     warm = round(course.warmup * course.steps)
     low, high = course.final_learning_rate, course.learning_rate
@@ -47,7 +46,7 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        data: Data,
+        data: TrainingData,
         settings: Settings,
         ranks: Ranks,
         log: Log,
@@ -103,7 +102,7 @@ class Trainer:
                 bar.set_postfix_str(f"loss {shown['total']:.3f}")
                 rate = course.batch * timed / (time.monotonic() - since)
                 named = {f"loss/{name}": value for name, value in shown.items()}
-                rates = {"learning_rate": learning_rate(step, course), "windows_per_second": rate}
+                rates = {"learning_rate": learning_rate(step, course), f"{self.data.unit}_per_second": rate}
                 self.log.log(done, {**named, **rates, **self.task.points(), **system(self.ranks.device)})
             if validate:
                 self._validate(done)
@@ -116,18 +115,15 @@ class Trainer:
                     f"stopped after step {done} of {course.steps}, saved: run the same command to continue"
                 )
 
-    def _batches(self, first: int) -> Iterator[Batch]:
-        course, ranks, data = self.settings.course, self.ranks, self.data
+    def _batches(self, first: int) -> Iterator[Any]:
+        course, ranks, data, seed = self.settings.course, self.ranks, self.data, self.settings.seed
         order = (
-            data.indexes[
-                batch_indexes(len(data.indexes), course.batch, step, self.settings.seed, ranks.rank, ranks.world)
-            ]
+            (step, data.indexes[batch_indexes(len(data.indexes), course.batch, step, seed, ranks.rank, ranks.world)])
             for step in range(first, course.steps)
         )
-        held = windows_on_device(data.windows, data.indexes, ranks.device)
-        return held.stream(order, data.masks) if held else stream(data.windows, order, ranks.device, data.masks)
+        return data.batches(order, ranks.device)
 
-    def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def step(self, batch: Any, step: int) -> dict[str, Tensor]:
         """One step of the optimiser; this rank's losses, without a gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.settings.course)
@@ -141,9 +137,9 @@ class Trainer:
         self.average.update(step)
         return {name: value.detach() for name, value in losses.items()}
 
-    def _forward(self, batch: Batch) -> Any:
+    def _forward(self, batch: Any) -> Any:
         with autocast(self.settings.compute, self.ranks.device):
-            return self.forward(batch.images, batch.day, batch.valid)
+            return self.forward(*batch.inputs)
 
     def _look_every(self) -> int:
         return LOOK_EVERY_ON_GPU if self.ranks.device.type == "cuda" else 1
@@ -162,11 +158,11 @@ class Trainer:
 
     def _not_finite(self, step: int, index: Tensor, losses: dict[str, float]) -> None:
         rate = learning_rate(step, self.settings.course)
-        windows = ", ".join(self.data.windows.table["name"].iloc[index.cpu().numpy()])
+        names = ", ".join(self.data.names(index.cpu().numpy()))
         raise NotFinite(
-            f"step {step}: the loss is not finite {losses}, learning rate {rate:.2e}, windows of rank "
-            f"{self.ranks.rank}: {windows}. The last good state is kept in {self.folder}. Lower the learning rate, "
-            "set compute.clip_norm, or look at these windows"
+            f"step {step}: the loss is not finite {losses}, learning rate {rate:.2e}, {self.data.unit} of rank "
+            f"{self.ranks.rank}: {names}. The last good state is kept in {self.folder}. Lower the learning rate, "
+            f"set compute.clip_norm, or look at these {self.data.unit}"
         )
 
     def _validate(self, done: int) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cluemap.data.formats.mtlcc_splits import PIXEL, Place, read_places, read_splits
 from cluemap.data.formats.mtlcc_tile import BANDS, TRUE_COLOUR, read_tile
+from cluemap.data.formats.pastis import load_array
 from cluemap.data.patches import VOID, CropClass, Legend, Patch, checked
 from cluemap.errors import DataError, ParamsError
 
@@ -82,6 +83,24 @@ class MtlccReader:
         )
         return checked(patch, self.legend)
 
+    def parcel_numbers(self, index: int) -> NDArray[np.int32]:
+        """h w: which parcel a pixel belongs to, 0 = none. The published tiles do not say; the built-in ones do.
+
+        Raises:
+            DataError: there is no such file, or it is damaged.
+        """
+        tile = self.entries[index].path
+        path = parcel_file(tile)
+        if not path.exists():
+            raise DataError(
+                f"{path} is missing: the published tiles hold no parcels. Put one array of numbers (int32, "
+                f"{self.side} x {self.side}, 0 = no parcel) a tile there, or make a scene with its fields' borders"
+            )
+        numbers = load_array(path)
+        if numbers.dtype.kind not in "iu" or numbers.shape != (self.side, self.side) or (numbers < 0).any():
+            raise DataError(f"{path} holds {numbers.dtype} {numbers.shape}, not numbers of parcels: make it again")
+        return numbers.astype(np.int32)
+
 
 def open_mtlcc(
     root: Path, classes: Literal["all"] | list[int] = "all", tiles: Tiles = 240, years: tuple[int, ...] = (2016,),
@@ -108,6 +127,11 @@ def open_mtlcc(
     csv = _beside(full, tiles, "geotransforms.csv")
     places = read_places(csv) if csv.exists() else {}
     return MtlccReader(legend, common, entries, places, 48 if tiles == 480 else 24, absent)
+
+
+def parcel_file(tile: Path) -> Path:
+    """Where the parcels of a tile lie: parcels17/<id>.npy beside data17/<id>.tfrecord.gz."""
+    return tile.parent.with_name(tile.parent.name.replace("data", "parcels")) / f"{tile.name.partition('.')[0]}.npy"
 
 
 def find_tile(root: Path, name: str) -> tuple[Path, int, Place | None] | None:

@@ -136,6 +136,11 @@ class PastisReader:
         )
         return checked(patch, self.legend)
 
+    def parcel_numbers(self, index: int) -> NDArray[np.int32]:
+        """h w: which parcel of its patch a pixel belongs to, 0 = none; raises DataError."""
+        name = self.entries[index].name
+        return read_parcel_numbers(self.root / "ANNOTATIONS" / f"ParcelIDs_{name}.npy", _files(self.root, name)[1])
+
 
 def open_pastis(root: Path, classes: Literal["all"] | list[int], dataset: str = "pastis") -> PastisReader:
     """Read the metadata under `root` (or `root`/PASTIS, as the archive unpacks) and see that every file is there.
@@ -160,6 +165,20 @@ def open_pastis(root: Path, classes: Literal["all"] | list[int], dataset: str = 
             "unpack the whole archive again, or take those patches out of metadata.geojson"
         )
     return PastisReader(home, labels, entries, days)
+
+
+def read_parcel_numbers(path: Path, target: Path) -> NDArray[np.int32]:
+    """The map of parcels of one patch, as large as its labels `target`.
+
+    Raises:
+        DataError: missing, damaged, or of another size than the labels.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is missing: unpack the whole archive again (ANNOTATIONS holds one for every patch)")
+    numbers, shape = load_array(path), load_array(target).shape[-2:]
+    if numbers.dtype.kind not in "iu" or numbers.shape != shape or (numbers < 0).any():
+        raise DataError(f"{path} holds {numbers.dtype} {numbers.shape}, not numbers of parcels {shape}: fetch it again")
+    return numbers.astype(np.int32)
 
 
 def load_array(path: Path) -> NDArray:

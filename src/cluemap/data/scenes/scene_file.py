@@ -117,6 +117,15 @@ class Areas(Part):
 Labels = Annotated[Polygons | Points | Areas, Field(discriminator="kind")]
 
 
+class Borders(Part):
+    """Known borders of fields, for the stages of parcels; without this block they take the polygons of the labels."""
+
+    file: str
+    layer: str | None = None
+    crs: str | None = None
+    encoding: str | None = None
+
+
 class Split(Part):
     kind: Literal["blocks", "parcels", "auto"] = "blocks"  # parcels: fields are kept whole; auto: and sizes proposed
     block: float = Field(default=4800.0, gt=0)  # metres a side of a block; all of a block is in one fold
@@ -133,6 +142,7 @@ class Scene(Part):
     labels: Labels | None = None
     truth: Polygons | None = None  # with areas: polygons to score against; never seen by training
     split: Split = Split()
+    parcels: Borders | None = None
 
 
 def read_scene(folder: Path) -> Scene:
@@ -210,7 +220,7 @@ def _explain(problem: Any) -> str:
 def _known(place: tuple[int | str, ...]) -> list[str]:
     """The keys of the block in which an unknown one was found."""
     kinds: dict[Any, type[Part]] = {
-        "images": Images, "grid": GridPart, "classes": Class, "split": Split, "truth": Polygons,
+        "images": Images, "grid": GridPart, "classes": Class, "split": Split, "truth": Polygons, "parcels": Borders,
         "polygons": Polygons, "points": Points, "areas": Areas,
     }  # fmt: skip
     block = next((kinds[part] for part in reversed(place[:-1]) if part in kinds), Scene)

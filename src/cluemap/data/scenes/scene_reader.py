@@ -1,7 +1,7 @@
 """A scene as a reader of patches: pieces of the blocks of its spatial split, read one by one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class SceneReader:
     blocks: tuple[Block, ...] = ()  # of the spatial split, those that hold labels
     fields: FieldFolds | None = None  # of a split that keeps fields whole
     straddling: int = 0  # fields that lie in blocks of two folds, in a split that does not
+    folds: dict[str, int] = field(default_factory=dict)  # of the blocks, by name
 
     @property
     def legend(self) -> Legend:
@@ -68,7 +69,16 @@ class SceneReader:
 
     def read(self, index: int) -> Patch:
         """Read one piece: its dates with any data (one if there are none), its labels; raises DataError."""
-        piece, grid = self.pieces[index], self.imagery.grid
+        return self._patch(self.pieces[index])
+
+    def block(self, index: int) -> Patch:
+        """Read one whole block of the spatial split as `read` does."""
+        block, fold = self.blocks[index], self.folds[self.blocks[index].name]
+        rows, columns = slice(block.row, block.row + block.height), slice(block.column, block.column + block.width)
+        return self._patch(Piece(block.name, fold, rows, columns, (0, 0), 0))
+
+    def _patch(self, piece: Piece) -> Patch:
+        grid = self.imagery.grid
         place = grid.cut(piece.rows, piece.columns)
         images = self.imagery.read(piece.rows, piece.columns)
         seen = (images != NODATA).any(axis=(1, 2, 3))
@@ -107,7 +117,7 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
         fields = fold_fields(scene, labels, imagery.grid, params)
         labels.keep_folds(fields.folds)
         found = _labelled(pieces(fields.blocks, fields.of_block, params), labels, imagery)
-        return SceneReader(root / NAME, imagery, labels, found, tuple(fields.blocks), fields)
+        return SceneReader(root / NAME, imagery, labels, found, tuple(fields.blocks), fields, folds=fields.of_block)
 
     def reaches(block: Block) -> bool:
         rows, columns = slice(block.row, block.row + block.height), slice(block.column, block.column + block.width)
@@ -119,7 +129,7 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
     folds = assign_folds(blocks, scene.split.seed)
     found = _labelled(pieces(blocks, folds, params), labels, imagery)
     torn = straddling(labels, imagery.grid, blocks, folds) if isinstance(scene.labels, Polygons) else 0
-    return SceneReader(root / NAME, imagery, labels, found, tuple(blocks), straddling=torn)
+    return SceneReader(root / NAME, imagery, labels, found, tuple(blocks), straddling=torn, folds=folds)
 
 
 def _labelled(found: list[Piece], labels: Labelling, imagery: Imagery) -> list[Piece]:

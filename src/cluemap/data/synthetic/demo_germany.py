@@ -16,7 +16,7 @@ from einops import rearrange, reduce
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cluemap.data.formats.mtlcc import CLASSES, UNKNOWN
+from cluemap.data.formats.mtlcc import CLASSES, UNKNOWN, parcel_file
 from cluemap.data.formats.mtlcc_tile import COARSER
 from cluemap.data.formats.mtlcc_writer import write_lists, write_tile
 from cluemap.data.patches import NODATA
@@ -60,12 +60,14 @@ class Group:
     images: dict[str, NDArray[np.int64]]  # "x10", "x20", "x60" -> n t h w c
     doy: NDArray[np.int64]  # t
     labels: NDArray[np.int64]  # n h w
+    parcels: NDArray[np.int32]  # n h w, numbers within the region, 0 = no parcel
     corners: list[tuple[float, float]]
     places: list[int]  # those of the n tiles that have labels enough
 
     def write(self, path: Path, place: int) -> None:
         images = {name: values[place] for name, values in self.images.items()}
         write_tile(path, **images, doy=self.doy, year=np.full(len(self.doy), YEAR), labels=self.labels[place])
+        np.save(parcel_file(path), self.parcels[place])
 
 
 def write_demo_germany(folder: Path, seed: int = 0, tiles: int = 1000) -> str:
@@ -85,6 +87,7 @@ def write_tree(folder: Path, plan: GermanyPlan) -> str:
         home = temporary / HOME
         data = home / f"data{YEAR % 100}"
         data.mkdir(parents=True)
+        parcel_file(data / "1.tfrecord.gz").parent.mkdir()
         corners: dict[str, tuple[float, float]] = {}
         regions: list[list[str]] = []
         with tqdm(total=plan.tiles, desc="demo Germany", unit="tile") as progress:
@@ -118,7 +121,9 @@ def make_group(plan: GermanyPlan, region: int) -> Group:
     size = SIDE * plan.region
     weather = make_tile(_dates(plan, region), (plan.seed, 2, region), plan.difficulty)
     scene = render(size, size, weather, (plan.seed, 3, region), TOP_BANDS, plan.difficulty)
-    labels = rearrange(_german(scene), "(i h) (j w) -> (i j) h w", h=SIDE, w=SIDE)
+    tiles = "(i h) (j w) -> (i j) h w"
+    labels = rearrange(_german(scene), tiles, h=SIDE, w=SIDE)
+    parcels = rearrange(scene.parcels, tiles, h=SIDE, w=SIDE)
     images, first = {}, 0
     for name, (factor, bands) in COARSER.items():
         coarse = _coarser(scene.images[:, first : first + bands], factor)
@@ -129,7 +134,7 @@ def make_group(plan: GermanyPlan, region: int) -> Group:
     grid = product(range(plan.region), repeat=2)
     corners = [(left + 10 * SIDE * column, top - 10 * SIDE * row) for row, column in grid]
     enough = (labels != UNKNOWN).mean(axis=(1, 2)) >= plan.least_labelled
-    return Group(images, scene.days.astype(np.int64), labels, corners, np.flatnonzero(enough).tolist())
+    return Group(images, scene.days.astype(np.int64), labels, parcels, corners, np.flatnonzero(enough).tolist())
 
 
 def _dates(plan: GermanyPlan, region: int) -> NDArray[np.datetime64]:

@@ -47,7 +47,8 @@ def mean_over_dates(images: Tensor, dates: Tensor, valid: Tensor, weights: Weigh
     dates = dates - dates.mean(dim=-1, keepdim=True)
     bias = torch.where(valid, 0.0, NEVER)  # b t
     pixels = rearrange(images, "b t c h w -> b (h w) t c")
-    if not usable(images):
+    alone = pixels.shape[1] == 1  # one pixel a window: nothing to tile, and windows together are faster
+    if alone or not usable(images):
         mean = forward(pixels, rearrange(dates, "b t d -> b 1 t d"), rearrange(bias, "b t -> b 1 1 t"), weights).mean
     else:
         mean = torch.stack([
