@@ -19,7 +19,7 @@ from cluemap import paths
 
 BLOCKS = (
     *("windows", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
-    *("cams", "masks", "refine", "segmenter", "ltae", "augmentation", "baselines"),
+    *("cams", "masks", "refine", "segmenter", "ltae", "cscl", "augmentation", "baselines"),
     "parcels",
     *("compute", "checkpoint", "figures", "registry"),
 )

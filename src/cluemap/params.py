@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -123,6 +123,34 @@ class LtaeParams(Block):
     value_width: int = Positive
     convolutions: int = Field(ge=0)
     dropout: float = Field(ge=0.0, lt=1.0)
+
+
+class CsclParams(Block):
+    kind: Literal["off", "pretrain", "joint"]
+    joined: bool
+    window: int
+    stride: int = Positive
+    dilation: int = Positive
+    positive_weight: float = Positive
+    masked: bool
+    weight: float = Positive
+    steps: int = Positive
+    learning_rate: float = Positive
+    decay: float = Field(gt=0.0, le=1.0)
+
+    @field_validator("window")
+    @classmethod
+    def _has_neighbours(cls, window: int) -> int:
+        if window < 3 or window % 2 == 0:
+            why = "holds the pixel alone, which has nothing to be compared with" if window == 1 else "has no middle"
+            raise ValueError(f"a window of {window} {why}: give an odd number from 3 on")
+        return window
+
+    @model_validator(mode="after")
+    def _joins_every_pixel(self) -> "CsclParams":
+        if self.joined and self.stride > 1:
+            raise ValueError(f"joined similarities are wanted at every pixel, but stride is {self.stride}: give 1")
+        return self
 
 
 class AugmentationParams(Block):
@@ -257,6 +285,7 @@ class Method(Block):
     refine: RefineParams
     segmenter: SegmenterParams
     ltae: LtaeParams
+    cscl: CsclParams
     augmentation: AugmentationParams
     baselines: BaselineParams
     parcels: ParcelParams

@@ -23,9 +23,10 @@ from cluemap.tracking import NoRun, Run, RunRef, made_by, open_run
 from cluemap.tracking.lineage import PATCH
 from cluemap.tracking.provenance import changes, command, hashes_of, path_hash, provenance
 from cluemap.tracking.row_names import row_name
-from cluemap.training.task import Settings, Task, Trained, TrainingData
+from cluemap.training.task import Log, Pretraining, Settings, Task, Trained, TrainingData
 from cluemap.training.trainer import Trainer
 
+PRETRAINING = "pretraining"  # folder of the state of what comes before a training; its curves lie under this name
 INTERRUPTED = "interrupted"  # file in the state folder: the last try was stopped by a signal and saved its state
 
 
@@ -95,22 +96,27 @@ class Stage:
         blocks: tuple[str, ...],
         upstream: tuple[str, ...],
         extra: dict[str, Any] | None = None,
+        before: Pretraining | None = None,
     ) -> Iterator[tuple[Run | NoRun, Trained]]:
         """Train `task` to its end (or resume an interrupted training) and give its run and the chosen weights.
 
-        What must be the same for a training to be resumed: the params in `blocks`, the seed, the data's digest and
-        `extra`. The saved state is removed when the caller has published the outputs.
+        `before` comes first, in the same run. What must be the same for a training to be resumed: the params in
+        `blocks`, the seed, the data's digest and `extra`. The saved state is removed when the caller has published the
+        outputs.
         """
         params = self.params
         identity = {**identity_of(params, blocks), "data": data.digest, **(extra or {})}
         found = checkpoints.load_last(self.state)
-        if found:
+        begun = checkpoints.load_last(self.state / PRETRAINING) if found is None else None
+        latest = found or begun
+        if latest:
             mend = f"put it back to continue that training, or train from scratch: rm -r {self.state}"
-            checkpoints.check_same(found.about["identity"], identity, self.state, mend)
-        resume = RunRef(**found.about["run"]) if found else None
+            checkpoints.check_same(latest.about["identity"], identity, self.state, mend)
+        resume = RunRef(**latest.about["run"]) if latest else None
         (self.state / INTERRUPTED).unlink(missing_ok=True)
         try:
-            yield from self._trained(task, data, course, upstream, identity, resume, found)
+            first = None if found or before is None else lambda run: self._pretrain(before, data, run, identity, begun)
+            yield from self._trained(task, data, course, upstream, identity, resume, found, first)
         except (Interrupted, NotFinite):
             self.ranks.barrier()  # a rank that leaves first has torchrun end rank 0 before its run is closed
             raise
@@ -127,22 +133,48 @@ class Stage:
         identity: dict[str, Any],
         resume: RunRef | None,
         found: checkpoints.Checkpoint | None,
+        first: Callable[[Run | NoRun], None] | None,
     ) -> Iterator[tuple[Run | NoRun, Trained]]:
-        params = self.params
         with self.run(upstream, resume=resume) as run:
             self.used(run, data.stage, data.output, data.digest, "training")
             if "masks" in identity and "refine_masks" in upstream:
                 self.used(run, "refine_masks", "masks", identity["masks"], "labels")
-            settings = Settings(
-                course, params.compute, params.checkpoint, params.seed, identity, {"run": asdict(run.ref)}
-            )
+            settings = self._settings(course, identity, run)
             try:
+                if first:
+                    first(run)
                 trained = Trainer(task, data, settings, self.ranks, run, self.state, found).train()
             except Interrupted:
                 if self.ranks.first:
                     (self.state / INTERRUPTED).touch()  # torchrun's exit status cannot say it
                 raise
             yield run, trained
+
+    def _pretrain(
+        self,
+        before: Pretraining,
+        data: TrainingData,
+        run: Run | NoRun,
+        identity: dict[str, Any],
+        begun: checkpoints.Checkpoint | None,
+    ) -> None:
+        """Train what comes before; its points go to curves of their own."""
+        settings = self._settings(before.course, identity, run, before.rate)
+        before.frozen.requires_grad_(False)
+        log = _Under(PRETRAINING, run)
+        Trainer(before.task, data, settings, self.ranks, log, self.state / PRETRAINING, begun).train()
+        before.frozen.requires_grad_(True)
+
+    def _settings(
+        self,
+        course: CourseParams,
+        identity: dict[str, Any],
+        run: Run | NoRun,
+        rate: Callable[[int], float] | None = None,
+    ) -> Settings:
+        params = self.params
+        about = {"run": asdict(run.ref)}
+        return Settings(course, params.compute, params.checkpoint, params.seed, identity, about, rate)
 
     def tags(self, upstream: tuple[str, ...]) -> dict[str, str]:
         """Commit, machine, versions, processes, the command, and DVC's hashes of the inputs."""
@@ -182,6 +214,16 @@ class Stage:
             if (self.folder_of(stage) / "figures").exists():
                 run.artifact(self.folder_of(stage) / "figures", "figures" if stage == self.name else f"figures/{stage}")
         print(f"{self.name}: {made} -> {_shown(self.folder)}")
+
+
+class _Under:
+    """A log whose points have names under `name`."""
+
+    def __init__(self, name: str, log: Log):
+        self.name, self.under = name, log
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self.under.log(step, {f"{self.name}/{name}": value for name, value in values.items()})
 
 
 @exiting_on_sigterm()

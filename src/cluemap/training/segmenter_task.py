@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cluemap.data.batches import Batch
 from cluemap.data.windows import Windows
@@ -36,21 +36,28 @@ def new_segmenter(windows: Windows, params: Params) -> Network:
 class SegmenterTask:
     """See `cluemap.training.task.Task`."""
 
-    def __init__(self, network: Segmenter, windows: Windows, params: Params, ranks: Ranks):
+    network: nn.Module
+
+    def __init__(self, network: nn.Module, windows: Windows, params: Params, ranks: Ranks):
         self.network, self.windows, self.params, self.ranks = network, windows, params, ranks
         self.select = None if params.segmenter.select == "last" or too_small(windows) else params.segmenter.select
         self.background = windows.card.legend.background
 
     def losses(self, forward: Callable[[Batch], Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
         """ "total": cross-entropy over the pixels that are not 255."""
-        draws = generators(self.params.seed, step, self.ranks.rank, self.ranks.world, len(batch))
-        batch = augmented(batch, self.params.augmentation, draws)
-        if batch.mask is None:
-            raise ValueError("the segmenter trains on masks: give Data its masks")
-        truth = batch.mask
+        batch, truth = drawn(batch, step, self.params, self.ranks)
+        return {"total": self.pixel_loss(forward(batch), truth)}
+
+    def pixel_loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """b k h w, b h w (ids as in the legend, 255 ignored) -> scalar."""
         if not self.background:  # ids 1..K -> 0..K-1, 255 stays
             truth = torch.where(truth == 255, 255, truth - 1)
-        return {"total": pixel_loss(forward(batch).float(), truth, self.ranks.total)}
+        return pixel_loss(logits.float(), truth, self.ranks.total)
+
+    @property
+    def published(self) -> Segmenter:
+        """What is scored, and stays after the training."""
+        return self.network  # type: ignore[return-value]
 
     def points(self) -> dict[str, float]:
         return {}
@@ -63,8 +70,17 @@ class SegmenterTask:
 
     def validate(self) -> dict[str, float]:
         """OA and mIoU on the validation fold."""
-        found = score_on(self.network, self.windows, "validation", self.params, self.ranks)
+        found = score_on(self.published, self.windows, "validation", self.params, self.ranks)
         return {"miou": float(found.miou), "accuracy": float(found.overall_accuracy)}
+
+
+def drawn(batch: Batch, step: int, params: Params, ranks: Ranks) -> tuple[Batch, Tensor]:
+    """This rank's batch with this step's augmentation, and its masks (b h w)."""
+    draws = generators(params.seed, step, ranks.rank, ranks.world, len(batch))
+    batch = augmented(batch, params.augmentation, draws)
+    if batch.mask is None:
+        raise ValueError("the segmenter trains on masks: give Data its masks")
+    return batch, batch.mask
 
 
 def too_small(windows: Windows) -> bool:

@@ -106,6 +106,17 @@ class Settings:
     seed: int
     identity: dict[str, Any]  # flat: what must be the same for a run to be resumed
     about: dict[str, Any] = field(default_factory=dict)  # kept in the state beside it (the run's id)
+    rate: Callable[[int], float] | None = None  # learning rate of a step; None: the course's warm-up and cosine
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A training that comes before another one of the same weights; it keeps its own state, so both resume."""
+
+    task: Task
+    course: CourseParams
+    rate: Callable[[int], float]
+    frozen: nn.Module  # takes no part in it
 
 
 class Trained(dict[str, Tensor]):

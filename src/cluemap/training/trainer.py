@@ -102,7 +102,7 @@ class Trainer:
                 bar.set_postfix_str(f"loss {shown['total']:.3f}")
                 rate = course.batch * timed / (time.monotonic() - since)
                 named = {f"loss/{name}": value for name, value in shown.items()}
-                rates = {"learning_rate": learning_rate(step, course), f"{self.data.unit}_per_second": rate}
+                rates = {"learning_rate": self._rate(step), f"{self.data.unit}_per_second": rate}
                 self.log.log(done, {**named, **rates, **self.task.points(), **system(self.ranks.device)})
             if validate:
                 self._validate(done)
@@ -126,7 +126,7 @@ class Trainer:
     def step(self, batch: Any, step: int) -> dict[str, Tensor]:
         """One step of the optimiser; this rank's losses, without a gradient."""
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.settings.course)
+            group["lr"] = self._rate(step)
         self.task.network.train()
         losses = self.task.losses(self._forward, batch, step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -136,6 +136,10 @@ class Trainer:
         self.optimiser.step()
         self.average.update(step)
         return {name: value.detach() for name, value in losses.items()}
+
+    def _rate(self, step: int) -> float:
+        own = self.settings.rate
+        return own(step) if own else learning_rate(step, self.settings.course)
 
     def _forward(self, batch: Any) -> Any:
         with autocast(self.settings.compute, self.ranks.device):
@@ -157,7 +161,7 @@ class Trainer:
         return stopping > 0, saving > 0, dict(zip(names, rows[-1].tolist(), strict=True))
 
     def _not_finite(self, step: int, index: Tensor, losses: dict[str, float]) -> None:
-        rate = learning_rate(step, self.settings.course)
+        rate = self._rate(step)
         names = ", ".join(self.data.names(index.cpu().numpy()))
         raise NotFinite(
             f"step {step}: the loss is not finite {losses}, learning rate {rate:.2e}, {self.data.unit} of rank "

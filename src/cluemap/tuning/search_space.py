@@ -96,6 +96,7 @@ class Tuning:
             "clues.start_step": start,
             "clues.momentum": flat["clues.momentum"] ** (1 / budget),
             "segmenter.steps": weak,
+            "cscl.steps": _scaled(flat["cscl.steps"], budget),
             "segmenter.validate_every": max(1, weak // self.reports),
             "cams.compare": [],
         }

@@ -91,11 +91,12 @@ class LtaeSegmenter(nn.Module):
 
     def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """images b t c h w (normalised), day b t, valid b t -> logits b k h w."""
-        return rearrange(self.head(self._pixels(images, day, valid)), "b h w k -> b k h w")
+        return self.classify(self.features(images, day, valid))
 
     def features(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """images b t c h w, day b t, valid b t -> b d h w: what the head is given of each pixel."""
-        return rearrange(self._pixels(images, day, valid), "b h w d -> b d h w")
+        return rearrange(self.norm(self.blocks(self.temporal(images, day, valid))), "b h w d -> b d h w")
 
-    def _pixels(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
-        return self.norm(self.blocks(self.temporal(images, day, valid)))
+    def classify(self, features: Tensor) -> Tensor:
+        """What `features` gave, b d h w -> logits b k h w."""
+        return rearrange(self.head(rearrange(features, "b d h w -> b h w d")), "b h w k -> b k h w")

@@ -1,12 +1,13 @@
 """Which network `segmenter.kind` names; all give one logit per class and pixel (METHOD sections 8 and 14)."""
 
+from cluemap.model.networks.context import JoinedSegmenter
 from cluemap.model.networks.ltae import LtaeSegmenter
 from cluemap.model.networks.pixel_segmenter import PixelSegmenter
 from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.params import LtaeParams, SegmenterParams
 
 Network = TsvitSegmenter | LtaeSegmenter
-Segmenter = Network | PixelSegmenter  # the last is fitted by train_baselines
+Segmenter = Network | JoinedSegmenter | PixelSegmenter  # the last is fitted by train_baselines
 
 
 def build_segmenter(bands: int, classes: int, window: int, params: SegmenterParams, ltae: LtaeParams) -> Network:

@@ -21,10 +21,20 @@ class TsvitSegmenter(nn.Module):
 
     def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """images b t c h w (normalised), day b t, valid b t -> logits b k h w."""
+        return self.classify(self.features(images, day, valid))
+
+    def features(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
+        """images b t c h w, day b t, valid b t -> b k n d: what the head is given of each class and grid position."""
         dense = rearrange(self.temporal(images, day, valid), "b n k d -> (b k) n d")
-        tokens = self.spatial(dense + self.positions)
-        with torch.autocast(tokens.device.type, enabled=False):  # what all classes share must cancel in the gradient
-            pixels = rearrange(self.head(tokens.to(self.positions.dtype)), "(b k) n r -> b k n r", b=images.shape[0])
+        return rearrange(self.spatial(dense + self.positions), "(b k) n d -> b k n d", b=images.shape[0])
+
+    def classify(self, features: Tensor) -> Tensor:
+        """What `features` gave, b k n d -> logits b k h w."""
+        with torch.autocast(features.device.type, enabled=False):  # what all classes share must cancel in the gradient
+            return self.pixels(self.head(features.to(self.positions.dtype)))
+
+    def pixels(self, places: Tensor) -> Tensor:
+        """b k n r (r = the pixels of a grid position) -> b k h w: each where it lies."""
         if self.layout == "flat":  # reads released weights only: a position's pixels land elsewhere
-            return rearrange(pixels, "b k n r -> b k (n r)").unflatten(2, (self.side * self.patch, -1))
-        return rearrange(pixels, "b k (i j) (p q) -> b k (i p) (j q)", i=self.side, p=self.patch)
+            return rearrange(places, "b k n r -> b k (n r)").unflatten(2, (self.side * self.patch, -1))
+        return rearrange(places, "b k (i j) (p q) -> b k (i p) (j q)", i=self.side, p=self.patch)

@@ -13,10 +13,11 @@ from cluemap.data.windows import Windows
 from cluemap.errors import CheckpointError
 from cluemap.model.method.clues import Clues
 from cluemap.model.networks.classifier import Classifier
+from cluemap.model.networks.context import ContextSegmenter
 from cluemap.model.networks.pixel_segmenter import PixelSegmenter, pixel_segmenter
 from cluemap.model.networks.segmenter import Segmenter, build_segmenter
 from cluemap.model.storage import checkpoints
-from cluemap.params import ClassifierParams, LtaeParams, Params, SegmenterParams
+from cluemap.params import ClassifierParams, CsclParams, LtaeParams, Params, SegmenterParams
 
 PIXELS = "pixels"  # kind of a segmenter that train_baselines fitted
 CLASSIFIER, SEGMENTER = "classifier.safetensors", "segmenter.safetensors"
@@ -79,7 +80,12 @@ def _sizes(kind: str, params: Params) -> dict[str, Any]:
     """The params that a network is built from."""
     if kind == "classifier":
         return {"network": params.classifier.model_dump(mode="json")}
-    return {"network": params.segmenter.model_dump(mode="json"), "ltae": params.ltae.model_dump(mode="json")}
+    joined = params.cscl.kind != "off" and params.cscl.joined
+    return {
+        "network": params.segmenter.model_dump(mode="json"),
+        "ltae": params.ltae.model_dump(mode="json"),
+        **({"cscl": params.cscl.model_dump(mode="json")} if joined else {}),  # else its head is not part of the model
+    }
 
 
 def load_classifier(file: Path, windows: Windows | None = None) -> tuple[Classifier, Clues, Card]:
@@ -104,7 +110,10 @@ def load_segmenter(file: Path, windows: Windows | None = None) -> tuple[Segmente
     params = SegmenterParams.model_validate({"kind": "tsvit", **ADDED_LATER, **found.about["network"]})
     ltae = LtaeParams.model_validate(found.about.get("ltae", UNUSED_LTAE))
     classes = len(card.legend.classes) + card.legend.background
-    network = build_segmenter(len(card.legend.bands), classes, card.size, params, ltae)
+    plain = build_segmenter(len(card.legend.bands), classes, card.size, params, ltae)
+    network: Segmenter = plain
+    if "cscl" in found.about:
+        network = ContextSegmenter(plain, classes, CsclParams.model_validate(found.about["cscl"])).published()
     _fill(network, found.tensors, file)
     return network, card
 
