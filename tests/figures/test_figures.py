@@ -61,6 +61,7 @@ def pictures_of(legend: Legend, folder: Path, truth: bool = True) -> list[Path]:
         figures.temporal_weights(random.random((crops, 37)), legend, folder / "season.png", random.random((crops, 37))),
         figures.training_curves(points, folder / "training.png", marks={"clues start": 30}),
         figures.class_scores({"weak": scores, "full": scores}, legend, folder / "scores.png"),
+        figures.border_errors({"weak": {"1": 0.5, "farther": 0.1}}, {"1": 3, "farther": 9}, folder / "borders.png"),
     ]
 
 
@@ -289,6 +290,14 @@ def test_class_scores_means_leave_out_what_is_not_there(drawn):
     figures.class_scores({"weak": np.array([0.5, np.nan, 0.7, np.nan])}, legend_of(3), "unused")
     bars = [bar.get_width() for bar in drawn[0].axes[0].containers[0]]
     np.testing.assert_allclose(bars, [60, 50, 70])  # mean, background, winter wheat
+
+
+def test_border_errors_leave_out_distances_without_pixels(drawn):
+    errors = {"weak": {"1": 0.4, "2": float("nan"), "farther": 0.1}}
+    figures.border_errors(errors, {"1": 30, "2": 0, "farther": 90}, "unused")
+    above, beneath = drawn[0].axes
+    np.testing.assert_allclose(above.lines[0].get_ydata(), [40, np.nan, 10])
+    np.testing.assert_allclose([bar.get_height() for bar in beneath.containers[0]], [25, 0, 75])
 
 
 def test_threshold_curve_marks_the_used_and_the_best(drawn):

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from cluemap.training.map_scores import BAND, BORDER, MapCounts, border, map_counts, named_map_scores, warnings_of
+from cluemap.training.map_scores import (
+    BAND,
+    BORDER,
+    FARTHEST,
+    MapCounts,
+    border,
+    border_distance,
+    map_counts,
+    named_edge_scores,
+    named_map_scores,
+    warnings_of,
+)
 from cluemap.training.metrics import Ids
 
 N, H, W, K = 2, 13, 11, 3
@@ -33,6 +44,24 @@ def test_border(distance):
     np.testing.assert_array_equal(border(blocks(1), distance), slow_border(blocks(1), distance))
 
 
+def test_distance_is_that_of_the_nearest_border():
+    labels = np.zeros((1, 31, 23), np.uint8)
+    labels[0, :, 11:] = 2
+    labels[0, 29:, 21:] = 3
+    labels[0, 5, 5] = 255
+    distance = border_distance(labels)
+    for place in np.argwhere(labels != 255):
+        here = tuple(place)
+        reached = [d for d in range(1, FARTHEST + 1) if slow_border(labels, d)[here]] if place[1] == 3 else []
+        by_column = 11 - place[2] if place[2] < 11 else place[2] - 10
+        corner = max(29 - place[1], 21 - place[2]) if place[1] < 29 or place[2] < 21 else 99
+        expected = min(by_column, corner if place[2] >= 11 else 99, FARTHEST + 1)
+        if labels[here] == 3:
+            expected = min(place[1] - 28, place[2] - 20)
+        assert distance[here] == expected
+        assert not reached or distance[here] == reached[0]
+
+
 def test_a_constant_map_has_no_border_not_even_at_void_or_at_the_edge():
     labels = np.full((1, 7, 7), 2, np.uint8)
     labels[0, 3, 3] = 255
@@ -50,7 +79,11 @@ def test_counts(background):
     for row, label in enumerate(range(ids.first, K + 1)):
         here = truth == label
         assert counts.confusion[row].sum() == here.sum()
-        assert counts.border[row].sum() == (here & near).sum()
+        assert counts.within(BORDER)[row].sum() == (here & near).sum()
+        assert counts.within(1)[row].sum() == (here & slow_border(truth, 1)).sum()
+        assert counts.interior[row].sum() == (here & ~near).sum()
+        hit = here & near & (found == label)
+        assert counts.within(BORDER)[row, row] == hit.sum()
         in_truth = here & true
         in_map = (seen == label) & mine
         assert counts.boundary[0, row] == (in_truth & in_map).sum()
@@ -74,7 +107,29 @@ def test_a_wrong_pixel_at_a_border_costs_the_border_alone():
     scores = named_map_scores(map_counts(truth, found, Ids(1, True)), NAMES[:2])
     assert scores["interior_miou"] == 1.0
     assert scores["border_miou"] < 0.8
+    assert scores["border_1px_miou"] < scores["border_miou"]
     assert scores["boundary_iou"] == pytest.approx(1 / 3)  # bands of two columns that share one
+
+
+def test_edges_class_by_class_and_errors_by_distance():
+    truth = np.zeros((1, 12, 24), np.uint8)
+    truth[:, :, 12:] = 1
+    truth[:, :, :2] = 255
+    found = truth.copy()
+    found[:, :, 12] = 0
+    found[:, :6, 14] = 3
+    edges = named_edge_scores(map_counts(truth, found, Ids(K, True)), NAMES)
+    assert edges["error"] == {"1": 0.5, "2": 0.0, "3": 0.25, **dict.fromkeys("45678", 0.0), "farther": 0.0}
+    assert edges["pixels"] == {**dict.fromkeys("12345678", 24), "farther": 12 * 22 - 8 * 24}
+    assert edges["border_1px_iou"]["wheat"] == 0.0
+    assert edges["border_iou"]["wheat"] == 0.5
+    assert edges["interior_iou"]["wheat"] == pytest.approx(1 - 6 / (12 * 10))
+    assert np.isnan(edges["boundary_iou"]["maize"])
+    means = named_map_scores(map_counts(truth, found, Ids(K, True)), NAMES)
+    for name in ("boundary", "border_1px", "border", "interior"):
+        assert means[f"{name}_" + ("iou" if name == "boundary" else "miou")] == pytest.approx(
+            np.nanmean(list(edges[f"{name}_iou"].values()))
+        )
 
 
 def scored(truth: np.ndarray, found: np.ndarray) -> dict:

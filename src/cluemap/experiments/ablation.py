@@ -66,6 +66,18 @@ def segmenters(words: str) -> tuple[Row, ...]:
     )
 
 
+def edges(words: str) -> tuple[Row, ...]:
+    """Test scores of both segmenters at borders, near them and away from them."""
+    kinds = {"weak": "image labels", "full": "true masks"}
+    scores = {"boundary IoU": "boundary_iou", "mIoU within 1 px of a border": "border_1px_miou",
+              "mIoU within 2 px of a border": "border_miou", "mIoU away from borders": "interior_miou"}  # fmt: skip
+    return tuple(
+        Row(f"{name}, {whose}, test{words}", "evaluate", _at("test", kind, key))
+        for kind, whose in kinds.items()
+        for name, key in scores.items()
+    )
+
+
 def baselines() -> tuple[Row, ...]:
     """Test mIoU of the pixel-wise learners from the final pseudo masks and from true masks."""
     kinds = {"weak": "image labels", "full": "true masks"}
@@ -78,6 +90,14 @@ def baselines() -> tuple[Row, ...]:
 
 NEITHER = {"losses.lambda_tap": 0.0, "losses.lambda_clue": 0.0}
 PLAIN = {"augmentation.flips": False, "augmentation.dropped_dates": 0.0, "segmenter.weight_averaging": 0.0}
+TSVIT = {"segmenter.kind": "tsvit", "segmenter.steps": 1000, "segmenter.validate_every": 250}
+
+
+def _segmenter(changes: Mapping[str, Any], words: str) -> Variant:
+    """A change that reaches the segmenters alone, with all their lines."""
+    return Variant(changes, SEGMENTER_STAGES, (*segmenters(words), *edges(words)))
+
+
 VARIANTS: dict[str, Variant] = {
     WHOLE: Variant(
         {},
@@ -86,8 +106,7 @@ VARIANTS: dict[str, Variant] = {
             *masks("", "fused", "refined", "clue"),
             Row("refined masks", "evaluate", _at("refined_masks", "miou")),
             *segmenters(""),
-            Row("boundary IoU, image labels, test", "evaluate", _at("test", "weak", "boundary_iou")),
-            Row("boundary IoU, true masks, test", "evaluate", _at("test", "full", "boundary_iou")),
+            *edges(""),
             *baselines(),
         ),
     ),
@@ -111,10 +130,12 @@ VARIANTS: dict[str, Variant] = {
     "plain_training": Variant(
         PLAIN, SEGMENTER_STAGES, segmenters(", no flips, no dropped dates, no averaging"),
     ),
-    "tsvit": Variant(
-        {"segmenter.kind": "tsvit", "segmenter.steps": 1000, "segmenter.validate_every": 250}, SEGMENTER_STAGES,
-        segmenters(", TSViT, 1,000 steps"),
-    ),
+    "tsvit": _segmenter(TSVIT, ", TSViT, 1,000 steps"),
+    "cscl_pretrain": _segmenter({"cscl.kind": "pretrain"}, ", CSCL before"),
+    "cscl_joint": _segmenter({"cscl.kind": "joint"}, ", CSCL beside"),
+    "cscl_joined": _segmenter({"cscl.kind": "joint", "cscl.joined": True}, ", CSCL beside and joined"),
+    "tsvit_cscl_pretrain": _segmenter({**TSVIT, "cscl.kind": "pretrain"}, ", TSViT, 1,000 steps, CSCL before"),
+    "tsvit_cscl_joint": _segmenter({**TSVIT, "cscl.kind": "joint"}, ", TSViT, 1,000 steps, CSCL beside"),
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The pictures people look at: arrays and the data set's Legend in, a PNG file out, no global state left changed."""
 
+from cluemap.figures.border_errors import border_errors
 from cluemap.figures.class_scores import class_scores, confusion_matrix, scored_labels
 from cluemap.figures.curves import threshold_curve, training_curves
 from cluemap.figures.date_weights import temporal_weights
@@ -12,6 +13,7 @@ from cluemap.figures.window_panel import WindowView, window_panel
 __all__ = [
     "WindowView",
     "assemble",
+    "border_errors",
     "class_scores",
     "clearest_date",
     "confusion_matrix",

@@ -14,7 +14,7 @@ from cluemap.runtime.distributed import Ranks
 from cluemap.stages.stage import Stage
 from cluemap.stages.train_baselines import MASKS, best, learners, open_maps
 from cluemap.training.inference import in_order, maps, scan
-from cluemap.training.map_scores import map_counts, named_map_scores, warnings_of
+from cluemap.training.map_scores import map_counts, named_edge_scores, named_map_scores, warnings_of
 from cluemap.training.metrics import Ids, class_names
 from cluemap.training.segmenter_task import counts_on
 
@@ -32,7 +32,8 @@ def evaluate(stage: Stage, windows: Windows) -> tuple[dict[str, Any], dict[str, 
     test = {kind: named_map_scores(found, names) for kind, found in counts.items()}
     full = test["full"]["miou"]
     ratio = test["weak"]["miou"] / full if full else float("nan")
-    found = {"test": test, "baselines": _baselines(stage, windows, names), **_upstream(stage)}
+    edges = {kind: named_edge_scores(found, names) for kind, found in counts.items()}
+    found = {"test": test, "edges": edges, "baselines": _baselines(stage, windows, names), **_upstream(stage)}
     found["won"] = _won(stage, found)
     first = {
         "test_miou": test["weak"]["miou"],

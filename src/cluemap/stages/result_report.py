@@ -12,6 +12,7 @@ CAPTIONS = {
     "validation_windows": "Validation windows: true colour of the clearest date, truth, pseudo mask, map, clue CAMs.",
     "patch": "All validation windows of one patch: truth, and where each segmenter's map is wrong.",
     "class_scores": "IoU per class.",
+    "border_errors": "Test pixels that are wrong, by their distance from a true border.",
     "confusion_weak": "Confusion on the test windows, segmenter trained on pseudo masks.",
     "confusion_full": "Confusion on the test windows, segmenter trained on true masks.",
 }
@@ -38,6 +39,7 @@ def report(stage: Stage, windows: Windows, metrics: dict[str, Any], lineage: dic
             ],
         },
         {"title": "Scores", "parts": [_masks(metrics), _test(metrics), *_pictures(stage.folder, ("class_scores",))]},
+        {"title": "Borders", "parts": [_edges(metrics), *_pictures(stage.folder, ("border_errors",))]},
         {"title": "Windows", "parts": _pictures(stage.folder, ("validation_windows",))},
         {"title": "Confusion", "parts": _pictures(stage.folder, ("confusion_weak", "confusion_full"))},
         {"title": "Provenance of the result", "parts": [*_earlier(stage)]},
@@ -93,7 +95,8 @@ def _learners(metrics: dict[str, Any]) -> dict[str, Any]:
     named = {"segmenter": metrics["test"], **metrics["baselines"]}
     kinds = {"weak": "image labels", "full": "true masks"}
     columns = {"mIoU": "miou", "OA": "overall_accuracy", "balanced accuracy": "balanced_accuracy",
-               "boundary IoU": "boundary_iou", "mIoU within 2 px of a border": "border_miou",
+               "boundary IoU": "boundary_iou", "mIoU within 1 px of a border": "border_1px_miou",
+               "within 2 px": "border_miou",
                "mIoU away from borders": "interior_miou"}  # fmt: skip
     rows = [
         [f"{name}, {words}", *(_cell(found[kind][key]) for key in columns.values())]
@@ -140,6 +143,20 @@ def _test(metrics: dict[str, Any]) -> dict[str, Any]:
     ]
     caption = "IoU per class; on the test windows but for the masks. Empty = class not there."
     return {"kind": "table", "columns": ["IoU", "true test pixels", *found], "rows": rows, "caption": caption}
+
+
+def _edges(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Class by class: at borders, near them, away from them."""
+    columns = {"boundary IoU": "boundary_iou", "within 1 px": "border_1px_iou", "within 2 px": "border_iou",
+               "interior": "interior_iou"}  # fmt: skip
+    kinds = {"weak": "image labels", "full": "true masks"}
+    rows = [
+        [name, *(_cell(metrics["edges"][kind][key][name]) for key in columns.values() for kind in kinds)]
+        for name in metrics["test"]["weak"]["support"]
+    ]
+    head = [f"{words}, {whose}" for words in columns for whose in kinds.values()]
+    caption = "IoU per class of the segmenters on the test windows, at and near true borders and away from them."
+    return {"kind": "table", "columns": ["class", *head], "rows": rows, "caption": caption}
 
 
 def _pictures(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:

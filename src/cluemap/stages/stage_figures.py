@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cluemap.data.patches import NODATA
 from cluemap.data.windows import Windows
+from cluemap.figures.border_errors import border_errors
 from cluemap.figures.class_scores import class_scores, confusion_matrix
 from cluemap.figures.curves import threshold_curve, training_curves
 from cluemap.figures.date_weights import temporal_weights
@@ -112,6 +113,8 @@ def draw_results(
             class_scores(
                 _per_class(metrics), legend, folder / "class_scores.png", "IoU per class on the test windows (%)"
             )
+            edges = {TITLES[kind]: found["error"] for kind, found in metrics["edges"].items()}
+            border_errors(edges, metrics["edges"]["full"]["pixels"], folder / "border_errors.png")
         views = window_views(stage, windows, maps["weak"], stage.params.figures.windows)
         if views:
             window_panel(views, legend, folder / "validation_windows.png", metrics["pseudo_masks"]["threshold"])
