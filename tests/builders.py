@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -22,11 +22,13 @@ def write_pastis(
     seed: int = 0,
     classes: Sequence[int] = (1, 2, 3),
     dates_as_string: bool = False,
+    drawn: Callable[[np.random.Generator, int, Sequence[int]], np.ndarray] | None = None,
 ) -> Path:
     """A published-layout PASTIS tree: `patches` as {id: fold} or a number (ids from 10000, folds 1..5 in turn).
 
     `dates`: how many, the same for all or one per patch. Labels are blocks of 6 px of 0, `classes` and (rarely) 19;
     every class has its own spectrum and course of the year, so that a network can learn something.
+    `drawn` draws other labels: generator, size, classes -> h w.
     """
     generator = np.random.default_rng(seed)
     folds = dict(patches) if isinstance(patches, Mapping) else {10000 + i: i % 5 + 1 for i in range(patches)}
@@ -35,7 +37,7 @@ def write_pastis(
         (root / name).mkdir(parents=True, exist_ok=True)
     features = []
     for number, ((patch, fold), length) in enumerate(zip(folds.items(), lengths, strict=True)):
-        labels = block_labels(generator, size, classes)
+        labels = (drawn or block_labels)(generator, size, classes)
         days = sorted(generator.choice(380, length, replace=False).tolist())
         images = class_series(generator, labels, np.array(days))
         target = np.stack([labels, generator.integers(0, 50, labels.shape), np.zeros_like(labels)]).astype(np.uint8)

@@ -3,6 +3,7 @@ stand-in: DVC runs the real stages.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,10 @@ FILES = ("dvc.yaml", ".gitignore", ".dvcignore")
 WINDOWS = {"windows": {"size": 14, "stride": 14}}
 
 
-def make_project(root: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
-    """A committed project whose one data set is `tiny`, tracked by DVC, with nothing made of it yet."""
+def make_project(root: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, **raw: Any) -> Path:
+    """A committed project whose one data set is `tiny`, tracked by DVC, with nothing made of it yet; `raw`: what
+    `write_pastis` takes beside the sizes.
+    """
     root.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copy(PROJECT / name, root / name)
@@ -29,7 +32,7 @@ def make_project(root: Path, overrides: Mapping[str, Mapping[str, Any]] | None =
     (root / "dvc.yaml").write_text(text + "\n", encoding="utf-8")
     shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     tiny.write_params(root / "params.yaml", {**tiny.FAST, **WINDOWS, **(overrides or {})})
-    write_pastis(root / "data" / "tiny", patches=5, size=28, dates=7)
+    write_pastis(root / "data" / "tiny", patches=5, size=28, dates=7, **raw)
     git(root, "init", "-q")
     dvc(root, "init", "-q")
     shutil.copy(PROJECT / ".dvc" / "config", root / ".dvc" / "config")
@@ -64,6 +67,21 @@ def dvc(root: Path, *arguments: str, check: bool = True, timeout: float = 900, *
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def script(root: Path, name: str, *arguments: str, **more: str) -> str:
+    """Run one of the project's scripts; gives what it printed."""
+    command = [sys.executable, f"src/{name}.py", *arguments]
+    done = subprocess.run(
+        command, cwd=root, env=environment(**more), capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def ran(said: str, dataset: str = "tiny") -> set[str]:
+    """The stages that DVC says it runs."""
+    return set(re.findall(rf"Running stage '(\w+)@{dataset}'", said))
 
 
 def git(root: Path, *arguments: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 import tuned
 from runs import database, root
 from servers import postgresql
+from sqlalchemy.exc import OperationalError
 
 from cluemap.errors import CheckpointError, Interrupted
 from cluemap.experiments import pipelines
@@ -21,8 +22,8 @@ from cluemap.experiments.gpu_assignment import shares
 from cluemap.params import load_params
 from cluemap.tracking import NoRun, open_store
 from cluemap.tracking.process_owner import this_process
-from cluemap.tuning import tuner
-from cluemap.tuning.search_space import read_tuning
+from cluemap.tuning import study, trial, tuner
+from cluemap.tuning.search_space import Tuning, read_tuning
 from cluemap.tuning.study import StoreDown, Study
 from cluemap.tuning.study_report import take_over, write_report
 from cluemap.tuning.trial_slots import Place
@@ -254,6 +255,39 @@ def test_a_dead_process_leaves_its_trial_to_the_next_and_loses_it(tunes):
     assert found.study.next(5).number != asked.number  # its process may well be alive there
     asked.note(seen=time.time() - 3600)
     assert found.study.next(5).number == asked.number
+
+
+def test_a_trial_whose_asking_was_cut_off_is_asked_again_and_counted_once(tunes, monkeypatch):
+    found = tunes()
+
+    def cut_off(suggest):
+        raise OperationalError("insert", {}, Exception("the server closed the connection"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuning, "ask", lambda self, suggest: cut_off(suggest))
+        with pytest.raises(StoreDown):
+            found.study.next(1)
+    assert found.study.rows()[0].state == "RUNNING"
+    asked = found.study.next(1)
+    assert asked.number == 0
+    found.study.close()
+    assert found.states == {"RUNNING": 1, "WAITING": 1}  # the paper's values wait
+    found.study.release(asked)
+    assert found.states == {"WAITING": 2}
+
+
+def test_a_release_that_is_called_again_takes_the_trial_from_nobody(tunes):
+    found = tunes()
+    asked = found.study.next(5)
+    found.study.release(asked)
+    assert found.study.next(5).number == asked.number
+    asked.note(owner=json.dumps({**this_process(), "host": "another"}))
+    found.study.release(asked)
+    assert found.study.rows()[asked.number].state == "RUNNING"
+
+
+def test_a_store_that_was_away_leaves_no_living_machine_for_dead():
+    assert study.STALE > tuner.PATIENCE + tuner.ALIVE + trial.GRACE + 30  # which is the longest wait between two tries
 
 
 def test_no_more_trials_are_begun_than_wanted(tunes):

@@ -29,7 +29,9 @@ from cluemap.tuning.search_space import Searched, Tuning
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-STALE = 600.0  # seconds without a sign of life from another machine
+# Seconds without a sign of life from another machine: more than it waits for a store that is away (tuner.PATIENCE), and
+# then for its trials to stop.
+STALE = 1500.0
 LOCKS = {  # by the store's kind; held by a connection of its own until that is closed
     "postgresql": "select pg_advisory_lock(7301442)",
     "mysql": "select get_lock('cluemap_tune', 600)",
@@ -102,6 +104,7 @@ class Study:
         """
         self.url, self.name, self.tuning, self.seed = url, name, tuning, seed
         self.sampler, self.prune_bad = sampler, prune
+        self._me, self._asked = this_process(), set[int]()  # ids of the trials that this process runs
         self._locks = sqlalchemy.create_engine(url, poolclass=NullPool)
         with answering(url), self.alone():
             options = {"connect_args": {"timeout": 60}} if self.sqlite else {"pool_pre_ping": True}
@@ -140,9 +143,11 @@ class Study:
                 return None
             self._study.sampler = self._sampler(len(rows))
             trial = self._study.ask()
-            trial.set_user_attr("owner", json.dumps(this_process()))
+            trial.set_user_attr("owner", json.dumps(self._me))
             trial.set_user_attr("seen", time.time())
-            return Asked(trial, self.tuning.ask(lambda entry: _suggest(trial, entry)))
+            asked = Asked(trial, self.tuning.ask(lambda entry: _suggest(trial, entry)))
+            self._asked.add(trial._trial_id)
+            return asked
 
     def report(self, asked: Asked, index: int, value: float) -> bool:
         """Note a score on the way; True when the trial (none of the two first) is not worth going on with."""
@@ -156,8 +161,7 @@ class Study:
     def mine(self, asked: Asked) -> bool:
         """Say that the trial is alive; False when it was taken for dead and is somebody else's now."""
         with answering(self.url), self.alone():
-            row = self._frozen(asked)
-            owned = row.state is TrialState.RUNNING and row.user_attrs.get("owner") == json.dumps(this_process())
+            owned = self._owned(asked)
             if owned:
                 asked.note(seen=time.time())
             return owned
@@ -179,10 +183,11 @@ class Study:
         self._tell(asked, None, TrialState.FAIL)
 
     def release(self, asked: Asked) -> None:
-        """Put a trial back into the queue, with its number and params."""
+        """Put a trial back into the queue, with its number and params; called again, it takes it from nobody."""
         with answering(self.url), self.alone():
-            if self._frozen(asked).state is TrialState.RUNNING:
+            if self._owned(asked):
                 self._store.set_trial_state_values(asked.trial._trial_id, TrialState.WAITING)
+        self._asked.discard(asked.trial._trial_id)
 
     def close(self) -> None:
         """Leave no trial of a dead process as running."""
@@ -236,16 +241,21 @@ class Study:
         self._study.set_user_attr("identity", plain)
 
     def _sweep(self) -> None:
-        """Queue the trials that say running though their process is gone. Only under the lock."""
+        """Queue the trials that say running though their process is gone, or was cut off from the store while it asked
+        for them. Only under the lock.
+        """
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = json.loads(trial.user_attrs.get("owner", "null"))
             silent = time.time() - trial.user_attrs.get("seen", 0.0) > STALE
-            here = owner is not None and owner.get("host") == this_process()["host"]
-            if owner is None or is_dead(owner) or (silent and not here):
+            here = owner is not None and owner.get("host") == self._me["host"]
+            cut_off = owner == self._me and trial._trial_id not in self._asked
+            if owner is None or cut_off or is_dead(owner) or (silent and not here):
                 self._store.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
-    def _frozen(self, asked: Asked) -> FrozenTrial:
-        return self._store.get_trial(asked.trial._trial_id)
+    def _owned(self, asked: Asked) -> bool:
+        """Whether the trial runs, and in this process."""
+        row = self._store.get_trial(asked.trial._trial_id)
+        return row.state is TrialState.RUNNING and row.user_attrs.get("owner") == json.dumps(self._me)
 
     def _tell(self, asked: Asked, values: list[float] | None, state: TrialState) -> None:
         with answering(self.url):
