@@ -207,6 +207,7 @@ class CamParams(Block):
     source: CamSource
     compare: list[CamSource]
     blend: float = Share
+    shifted_grids: bool
 
 
 class MaskParams(Block):

@@ -19,7 +19,7 @@ from cluemap.model.networks.classifier import Classifier
 from cluemap.model.networks.temporal_encoder import DAYS
 from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
-from cluemap.training.inference import cams, in_step
+from cluemap.training.inference import cams, in_step, shifted_cams
 
 SPLITS = ("train", "validation")  # the test fold has no CAMs: nothing is ever chosen on it
 WEIGHTS = "temporal_weights.json"
@@ -31,7 +31,10 @@ def sources_of(params: Params) -> list[str]:
 
 
 def cam_file(folder: Path, source: str, split: str) -> Path:
-    """float16 n k i j, rows as `windows.indexes(split)`; 0 for classes that are not in the image label."""
+    """float16 n k i j, rows as `windows.indexes(split)`; 0 for classes that are not in the image label.
+
+    i j: grid positions; pixels with `cams.shifted_grids`.
+    """
     return folder / f"{source}_{split}.npy"
 
 
@@ -53,7 +56,8 @@ def make_cams(network: Classifier, clues: Clues, windows: Windows, params: Param
 
 def _files(folder: Path, network: Classifier, windows: Windows, split: str, params: Params) -> list[np.memmap]:
     """A file per source, on disk and open: n k i j."""
-    shape = (len(windows.indexes(split)), len(windows.card.legend.classes), network.side, network.side)
+    side = windows.card.size if params.cams.shifted_grids else network.side
+    shape = (len(windows.indexes(split)), len(windows.card.legend.classes), side, side)
     return [
         np.lib.format.open_memmap(cam_file(folder, source, split), mode="w+", dtype=np.float16, shape=shape)
         for source in sources_of(params)
@@ -73,12 +77,13 @@ def _write(
     """This rank's share of a split, batch by batch into rank 0's files; date weights go into `days`."""
     indexes, sources, kind = windows.indexes(split), sources_of(params), params.temporal_weighting
     row = {int(index): at for at, index in enumerate(indexes)}
+    make = shifted_cams if params.cams.shifted_grids else cams
     bar = tqdm(total=len(indexes), disable=not ranks.first, unit="window", desc=f"CAMs {split}", mininterval=1.0)
     with bar:
         for batch in in_step(windows, indexes, params.compute.inference_batch, ranks):
             mine = None
             if batch is not None:
-                found, watched = cams(network, clues, batch, sources, params)
+                found, watched = make(network, clues, batch, sources, params)
                 stacked = torch.stack([found[source] for source in sources]).to(torch.float16).cpu().numpy()
                 mine = [row[index] for index in batch.index.tolist()], stacked
                 if days is not None:

@@ -1,6 +1,8 @@
 """Passes without gradients over prepared windows: their CAMs, logits and maps, shared out over the ranks."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from cluemap.data.windows import Windows
 from cluemap.model.method.affinity import refine
 from cluemap.model.method.cams import clue_cam, min_max, raw_cam
 from cluemap.model.method.clues import Clues
+from cluemap.model.method.pseudo_masks import upsample
 from cluemap.model.networks.classifier import Classified, Classifier
 from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.networks.temporal_encoder import Watched
@@ -58,6 +61,32 @@ def cams(
         else:
             found[source] = _finished(raw(source), batch)
     return found, watched
+
+
+def shifted_cams(
+    network: Classifier, clues: Clues, batch: Batch, sources: Sequence[str], params: Params
+) -> tuple[dict[str, Tensor], Watched]:
+    """`cams` at every place that the grid can have on the pixels, averaged there: {source: b k h w}, h w in pixels.
+
+    A grid position sees patch x patch pixels; its borders fall anywhere on a field. With the window's pixels moved by
+    0..patch-1 up and left (the last row and column repeated) they fall elsewhere. A pixel's mean is over the grids that
+    saw it at its own place. What the temporal encoder saw is that of the grid that is not moved.
+    """
+    size = batch.images.shape[-1]
+    moves = list(product(range(size // network.side), repeat=2))
+    together, seen = {}, torch.zeros(size, size, device=batch.images.device)
+    for down, right in moves:
+        rows = torch.arange(size, device=seen.device).add(down).clamp(max=size - 1)
+        columns = torch.arange(size, device=seen.device).add(right).clamp(max=size - 1)
+        moved = replace(batch, images=batch.images[..., rows, :][..., columns])
+        found, watched = cams(network, clues, moved, sources, params)
+        if (down, right) == (0, 0):
+            first = watched
+        seen[down:, right:] += 1
+        for source, cam in found.items():
+            whole = together.setdefault(source, cam.new_zeros(*cam.shape[:2], size, size))
+            whole[..., down:, right:] += upsample(cam, size)[..., : size - down, : size - right]
+    return {source: _finished(whole / seen, batch) for source, whole in together.items()}, first
 
 
 def clue_cams(network: Classifier, clues: Clues, batch: Batch, watched: Watched, params: Params) -> Tensor:
