@@ -74,7 +74,8 @@ def shifted_cams(
     """
     size = batch.images.shape[-1]
     moves = list(product(range(size // network.side), repeat=2))
-    together, seen = {}, torch.zeros(size, size, device=batch.images.device)
+    together: dict[str, Tensor] = {}
+    seen = torch.zeros(size, size, device=batch.images.device)
     for down, right in moves:
         rows = torch.arange(size, device=seen.device).add(down).clamp(max=size - 1)
         columns = torch.arange(size, device=seen.device).add(right).clamp(max=size - 1)
