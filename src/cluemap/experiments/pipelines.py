@@ -14,6 +14,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
+from cluemap.data.preparation_state import identity_of
+from cluemap.data.readers import open_reader
 from cluemap.errors import CluemapError, ParamsError
 from cluemap.experiments.gpu_assignment import devices, shares
 from cluemap.files import atomic, atomic_folder, read_json, write_json
@@ -140,10 +142,14 @@ def make_pipeline(
 
 
 def made_of(dataset: str, params_file: Path, prepared: Path) -> dict[str, Any]:
-    """What a pipeline's results depend on: its params, the prepared windows, the code."""
-    card = prepared / "windows" / "card.json"
-    windows = read_json(card)["digest"] if card.exists() else None
-    return {**load_params(dataset, params_file).flat(), "windows": windows, "code": code()["code.digest"]}
+    """What a pipeline's results depend on: its params, the prepared windows (where it prepares its own: the raw data
+    they are cut from), the code.
+    """
+    params, card = load_params(dataset, params_file), prepared / "windows" / "card.json"
+    own = prepared.is_relative_to(params_file.parent)
+    known = identity_of(open_reader(params), params)["raw files"] if own else None
+    windows = read_json(card)["digest"] if card.exists() and not own else None
+    return {**params.flat(), "windows": windows, "raw files": known, "code": code()["code.digest"]}
 
 
 def write_changed(base: Path, dataset: str, changes: Mapping[str, Any], file: Path) -> None:
