@@ -26,6 +26,7 @@ from work import (  # first: it loads cluemap, which says how threads wait, befo
 # isort: split
 import torch
 from clock import Clock, peak_memory
+from table import WITH_CSCL
 
 from cluemap.model.cpu.tiled_block import ONEDNN
 from cluemap.runtime.memory import keep_freed
@@ -54,6 +55,10 @@ def network_step(given: argparse.Namespace, clock: Clock, size: Size) -> Found:
     told, here = params(given.size, given.precision, given.compile), ranks(given.device)
     made = batch(size, here.device)
     network = CLASSIFIER if given.what.startswith(("classifier", "cams")) else "tsvit"
+    if given.what.startswith("ltae"):
+        network = "ltae"
+    if given.what.endswith(WITH_CSCL):
+        told = told.model_copy(update={"cscl": told.cscl.model_copy(update={"kind": "joint"})})
     work: Callable[[], object]
     if given.what == "cams":
         task: Any = task_of(network, size, told, here)
@@ -201,6 +206,9 @@ WORK: dict[str, Callable[[argparse.Namespace, Clock, Size], Found]] = {
     "classifier after clues": network_step,
     "cams": network_step,
     "segmenter": network_step,
+    f"segmenter{WITH_CSCL}": network_step,
+    "ltae": network_step,
+    f"ltae{WITH_CSCL}": network_step,
     "maps": network_step,
     "masks": masks,
     "loader cold": loader,

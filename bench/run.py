@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from table import against_released, compared, markdown
+from table import WITH_CSCL, against_released, compared, cost_of_context, markdown
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def main() -> None:
         line = measured(call, given)
         if line:
             record["lines"].append(line)
-        text = markdown(record) + against_released(record)  # kept after each line
+        text = markdown(record) + against_released(record) + cost_of_context(record)  # kept after each line
         text += compared(record, before) if before else ""
         stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         stem.with_suffix(".md").write_text(text, encoding="utf-8")
@@ -59,6 +59,7 @@ def calls(size: str) -> list[list[str]]:
     found = [["ceiling"]]
     for what in NETWORKS:
         found += [[what, "--precision", precision] for precision in ("fp32", "bf16")]
+    found += [[f"segmenter{WITH_CSCL}"], ["ltae"], [f"ltae{WITH_CSCL}"]]  # "segmenter": of kind tsvit
     found += [[what] for what in OTHERS]
     for name, values in SPREADS[size].items():
         found += [["classifier after clues", f"--{name}", str(value)] for value in values]

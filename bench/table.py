@@ -6,6 +6,7 @@ RELEASED = {  # seconds a window of the released code, paper size, fp32, where f
     "classifier before clues": 2.3, "classifier after clues": 2.3, "cams": 0.55, "segmenter": 0.61, "maps": 0.20,
 }  # fmt: skip
 RELEASED_AT = 190
+WITH_CSCL = " with the context loss"  # how the name of such a training step ends
 PLACE = ("what", "precision", "dates", "classes", "batch")  # which line is which
 
 
@@ -80,6 +81,25 @@ def against_released(record: dict[str, Any]) -> str:
     title = f"\nAgainst the released code (7.2 GB), seconds a window; `there` = at {RELEASED_AT} GFLOP/s in fp32:\n\n"
     head = "| what | precision | here | there | released | ratio | peak memory |\n|---|---|---:|---:|---:|---:|---:|\n"
     return title + head + "\n".join(rows) + "\n"
+
+
+def cost_of_context(record: dict[str, Any]) -> str:
+    """Time and memory of a training step with the context loss (joint) over those without."""
+    plain = {tuple(line[name] for name in PLACE): line for line in record["lines"]}
+    rows = []
+    for line in record["lines"]:
+        if line["what"].endswith(WITH_CSCL):
+            of = line["what"].removesuffix(WITH_CSCL)
+            other = plain.get((of, *(line[name] for name in PLACE[1:])))
+            if other:
+                speeds = [found["windows_per_second"] / found["ceiling"] for found in (other, line)]
+                memories = [found["memory_gb"] for found in (line, other)]
+                numbers = f"{speeds[0] / speeds[1]:.2f} | {memories[0] / memories[1]:.2f}"
+                rows.append(f"| {of} | {line['precision']} | {line['batch']} | {numbers} |")
+    if not rows:
+        return ""
+    head = "| what | precision | batch | time | peak memory |\n|---|---|---|---:|---:|\n"
+    return "\nA training step with the context loss, with / without:\n\n" + head + "\n".join(rows) + "\n"
 
 
 def compared(record: dict[str, Any], before: dict[str, Any]) -> str:

@@ -20,10 +20,12 @@ import torch  # noqa: E402
 from cluemap.data.batches import Batch  # noqa: E402
 from cluemap.model.method.clues import random_clues  # noqa: E402
 from cluemap.model.networks.classifier import Classifier  # noqa: E402
+from cluemap.model.networks.context import ContextSegmenter  # noqa: E402
 from cluemap.model.networks.segmenter import build_segmenter  # noqa: E402
 from cluemap.params import LtaeParams, NetworkParams, Params, load_params  # noqa: E402
 from cluemap.runtime.distributed import Ranks  # noqa: E402
 from cluemap.training.classifier_task import ClassifierTask  # noqa: E402
+from cluemap.training.context_task import JointTask  # noqa: E402
 from cluemap.training.segmenter_task import SegmenterTask  # noqa: E402
 from cluemap.training.task import Data, Settings  # noqa: E402
 from cluemap.training.trainer import Trainer  # noqa: E402
@@ -125,7 +127,11 @@ def task_of(network: str, size: Size, told: Params, here: Ranks) -> ClassifierTa
         task = ClassifierTask(Classifier(BANDS, size.classes, WINDOW, told.classifier), clues, windows, told, here)
     else:
         kind = told.segmenter.model_copy(update={"kind": network})
-        task = SegmenterTask(build_segmenter(BANDS, size.classes + 1, WINDOW, kind, told.ltae), windows, told, here)
+        segmenter = build_segmenter(BANDS, size.classes + 1, WINDOW, kind, told.ltae)
+        if told.cscl.kind == "joint":
+            task = JointTask(ContextSegmenter(segmenter, size.classes + 1, told.cscl), windows, told, here)
+        else:
+            task = SegmenterTask(segmenter, windows, told, here)
     task.network.to(here.device)
     return task
 

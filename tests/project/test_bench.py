@@ -48,6 +48,28 @@ def test_the_released_code_is_met_at_its_own_ceiling():
     assert table.against_released({**made, "about": {**ABOUT, "size": "demo"}}) == ""
 
 
+def test_the_context_loss_is_set_against_the_step_without_it():
+    made = record(rate=6.0, ceiling=100.0)
+    plain = made["lines"][1]
+    other = {"what": f"cams{table.WITH_CSCL}", "windows_per_second": 2.0, "ceiling": 50.0, "memory_gb": 1.8}
+    made["lines"].append({**plain, **other})
+    assert table.cost_of_context(made).splitlines()[-1] == "| cams | bf16 | 4 | 1.50 | 1.20 |"
+    assert table.cost_of_context(record(rate=6.0, ceiling=100.0)) == ""
+
+
+@pytest.mark.parametrize("network", work.SEGMENTERS)
+def test_a_step_with_the_context_loss_has_both_losses(network):
+    told = work.params("demo", "fp32")
+    told = told.model_copy(update={"cscl": told.cscl.model_copy(update={"kind": "joint"})})
+    size = work.Size(dates=3, classes=2, batch=1)
+    here = work.ranks("cpu")
+    assert set(work.training(network, size, told, here)(work.batch(size, here.device), 0)) == {
+        "total",
+        "pixels",
+        "context",
+    }
+
+
 @pytest.mark.parametrize("size", work.SIZES)
 def test_a_batch_has_the_size_asked_for(size):
     import torch
