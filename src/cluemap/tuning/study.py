@@ -27,7 +27,7 @@ from cluemap.model.storage.checkpoints import check_same
 from cluemap.tracking.process_owner import is_dead, this_process
 from cluemap.tuning.search_space import Searched, Tuning
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of a store that is away are pages of SQL
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 # Seconds without a sign of life from another machine: more than it waits for a store that is away (tuner.PATIENCE), and
 # then for its trials to stop.
@@ -288,7 +288,9 @@ def answering(url: str) -> Iterator[None]:
         raise OtherSchema(_other_schema(url, str(error))) from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
         name = sqlalchemy.make_url(url).render_as_string(hide_password=True)
-        raise StoreDown(f"the study's store {name} cannot be used: {error}") from error
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else None
+        why = (str(cause or error).splitlines() or [type(error).__name__])[0]
+        raise StoreDown(f"the study's store {name} cannot be used: {why}") from error
 
 
 def _other_schema(url: str, text: str) -> str:
