@@ -1,7 +1,8 @@
 """Map a scene: a trained segmenter and a time series in, a crop map for QGIS out, with tables and a preview.
 
 The scene is a folder with a scene.yaml (docs/data/scene.md), or PASTIS or Germany with --patch. A prediction
-that was killed continues when the same command is given again.
+that was killed continues when the same command is given again. Several GPUs share the tiles, as do CLUEMAP_PROCESSES
+processes or all that torchrun starts: the map has the same bits.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 from cluemap.errors import CluemapError
 from cluemap.mapping.map_products import Order, make_map
 from cluemap.mapping.raster_prediction import Settings
+from cluemap.runtime.distributed import join, launched, leave, run_under_torchrun, say_error, wanted_processes
 from cluemap.runtime.messages import show_messages
 
 
@@ -47,14 +49,20 @@ def main() -> int:
     show_messages()
     order = parse()
     try:
-        files = make_map(order)
+        processes = wanted_processes()
+        if processes > 1 and not launched():
+            return run_under_torchrun(sys.argv[0], sys.argv[1:], processes)
+        ranks = join()
+        files = make_map(order, ranks=ranks)
+        leave(ranks)
     except CluemapError as error:
-        print(f"predict: error: {error}", file=sys.stderr)
+        say_error(f"predict: error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("predict: stopped; the same command continues with the tiles that are left", file=sys.stderr)
+        say_error("predict: stopped; the same command continues with the tiles that are left")
         return 130
-    print(f"predict: {', '.join(file.name for file in files)} -> {order.out.parent}")
+    if files:
+        print(f"predict: {', '.join(file.name for file in files)} -> {order.out.parent}")
     return 0
 
 

@@ -1,18 +1,19 @@
 """A map that is being made: raw arrays on disk, filled tile by tile, which a later process can continue."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluemap.data.patches import VOID
 from cluemap.errors import DataError
-from cluemap.files import read_json, write_json
+from cluemap.files import DAMAGED_ARRAY, atomic, read_json, write_json
 
-IDENTITY, DONE = "identity.json", "done.txt"
+IDENTITY, DONE, TILES = "identity.json", "done.txt", "tiles"
 CLASSES, CONFIDENCE, PROBABILITY = "classes", "confidence", "probability"
 
 
@@ -46,6 +47,19 @@ class Canvas:
             file.write(f"{number}\n")
         self.done.add(number)
 
+    def claim(self, number: int) -> bool:
+        """Whether this process is to make a tile: here there is no other one."""
+        return True
+
+    def take_in(self) -> None:
+        """Fill in the tiles that `TileFiles` hold, of processes that have ended or died, and forget all claims."""
+        for file in sorted((self.folder / TILES).glob("*.npz")):
+            number, place, parts = _read_tile(file)
+            if parts:  # else it is made again
+                self.fill(number, *place, parts)
+            file.unlink()
+        shutil.rmtree(self.folder / TILES, ignore_errors=True)
+
     def open(self, name: str, mode: Any = "r") -> np.memmap:
         """bands h w, memory-mapped."""
         return np.memmap(self.file(name), np.uint8, mode, shape=(self.layers[name], self.height, self.width))
@@ -75,3 +89,41 @@ class Canvas:
         return same and all(
             self.file(name).exists() and self.file(name).stat().st_size == sizes[name] for name in sizes
         )
+
+
+class TileFiles:
+    """Where one of several processes puts the tiles that it makes: a file each, which the canvas takes in at the end.
+
+    So no two processes, perhaps of two machines, ever write into one file.
+    """
+
+    def __init__(self, canvas: Path, layers: Mapping[str, int], done: set[int]):
+        """canvas: its folder; done: the tiles that it holds already."""
+        self.folder, self.layers, self.done = canvas / TILES, dict(layers), done
+        self.folder.mkdir(exist_ok=True)
+
+    def claim(self, number: int) -> bool:
+        """Whether this process is to make the tile: none has said so before. A file that only one can make says it."""
+        try:
+            (self.folder / f"{number}.claim").open("x").close()
+        except FileExistsError:
+            return False
+        return True
+
+    def fill(self, number: int, rows: slice, columns: slice, parts: dict[str, NDArray[np.uint8]]) -> None:
+        """As the canvas: one tile's pixels (bands h w each)."""
+        place = np.array([[rows.start, rows.stop], [columns.start, columns.stop]])
+        with atomic(self.folder / f"{number}.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, place=place, **parts)
+        self.done.add(number)
+
+
+def _read_tile(file: Path) -> tuple[int, tuple[slice, slice], dict[str, NDArray[np.uint8]]]:
+    """Number, rows and columns, pixels by layer; no pixels where the file is damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            parts = {name: found[name] for name in found.files}
+        rows, columns = parts.pop("place").tolist()
+    except (*DAMAGED_ARRAY, BadZipFile, KeyError):
+        return int(file.stem), (slice(0), slice(0)), {}
+    return int(file.stem), (slice(*rows), slice(*columns)), parts

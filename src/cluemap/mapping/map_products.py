@@ -10,7 +10,7 @@ from typing import Any
 from cluemap.errors import DataError
 from cluemap.mapping.area_tables import hectares, write_tables
 from cluemap.mapping.geotiff import entries, write_cog
-from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas
+from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas, TileFiles
 from cluemap.mapping.map_sources import Imagery, fingerprint, open_source
 from cluemap.mapping.map_styling import write_preview, write_style
 from cluemap.mapping.model_choice import find_model
@@ -20,7 +20,7 @@ from cluemap.mapping.training_match import compare
 from cluemap.model.networks.pixel_segmenter import PixelSegmenter
 from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.paths import OUT
-from cluemap.runtime.distributed import alone
+from cluemap.runtime.distributed import Ranks, alone
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,11 @@ class Order:
     models: Path = OUT  # where run ids are looked up
 
 
-def make_map(order: Order, progress: bool = True) -> list[Path]:
+def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) -> list[Path]:
     """Make the map and all that goes with it; going on with one that was begun. Returns the files.
+
+    ranks: the processes that share the tiles (None: this one alone); the first makes the files, the others return [].
+    The map has the same bits for any number of them.
 
     Raises:
         CheckpointError: no such model. DataError: bad imagery, or no room.
@@ -50,18 +53,27 @@ def make_map(order: Order, progress: bool = True) -> list[Path]:
     file = find_model(order.model, order.models)
     network, card = load_segmenter(file)
     imagery = open_source(order.scene, card.legend, order.patch)
-    grid, device = imagery.grid, alone().device
+    grid, ranks = imagery.grid, ranks or alone()
     names = [name for _, name, _ in entries(card.legend)]
     wanted = {CLASSES: 1, CONFIDENCE: 1, **({PROBABILITY: len(names)} if order.probabilities else {})}
     settings = _settings(order.settings, imagery, card, isinstance(network, PixelSegmenter))
-    for text in compare(card, imagery, order.scene):
-        log.warning("%s", text)
-    fields = read_parcels(order.parcels, grid, card.legend, order.out) if order.parcels else None
-    identity = _identity(settings, file, fingerprint(imagery), order.probabilities)
-    canvas = Canvas(_work(order.out), grid.height, grid.width, wanted, identity)
-    if canvas.resumed:
-        log.info("going on with the map begun in %s: %d tiles are done", canvas.folder, len(canvas.done))
-    predict(network.to(device), card, imagery, canvas, settings, device, progress)
+    canvas = fields = None
+    if ranks.first:
+        for text in compare(card, imagery, order.scene):
+            log.warning("%s", text)
+        fields = read_parcels(order.parcels, grid, card.legend, order.out) if order.parcels else None
+        identity = _identity(settings, file, fingerprint(imagery), order.probabilities)
+        canvas = Canvas(_work(order.out), grid.height, grid.width, wanted, identity)
+        canvas.take_in()
+        if canvas.resumed:
+            log.info("going on with the map begun in %s: %d tiles are done", canvas.folder, len(canvas.done))
+    done = ranks.agree(canvas.done if canvas else None)
+    goal = canvas if canvas and ranks.world == 1 else TileFiles(_work(order.out), wanted, set(done))
+    predict(network.to(ranks.device), card, imagery, goal, settings, ranks.device, progress and ranks.first)
+    ranks.barrier()
+    if canvas is None:
+        return []
+    canvas.take_in()
 
     table = hectares(canvas, grid, card.legend)
     if not table["pixels"].iloc[:-1].any():

@@ -13,7 +13,7 @@ from cluemap.data.batches import RawBatch, normalise
 from cluemap.data.patches import NODATA, VOID
 from cluemap.data.prefetch import ahead
 from cluemap.data.windowing import thinned
-from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas
+from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas, TileFiles
 from cluemap.mapping.overlap_blending import Blend, Tile, tiles
 from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.storage.trained_models import Card
@@ -46,10 +46,12 @@ class Window(NamedTuple):
 
 
 def predict(
-    network: Segmenter, card: Card, imagery: "Imagery", canvas: Canvas, settings: Settings, device: torch.device,
-    progress: bool = True,
+    network: Segmenter, card: Card, imagery: "Imagery", canvas: Canvas | TileFiles, settings: Settings,
+    device: torch.device, progress: bool = True,
 ) -> int:  # fmt: skip
-    """Fill what `canvas` lacks; returns how many windows were run. `network` lies on `device`, ready for inference."""
+    """Fill what `canvas` lacks and no other process claims; returns how many windows were run here. `network` lies on
+    `device`, ready for inference.
+    """
     grid = imagery.grid
     wanted = [
         tile
@@ -58,7 +60,7 @@ def predict(
     ]
     total = sum(len(tile.windows) for tile in wanted)
     count = 0
-    read = ((tile, imagery.read(tile.reach_rows, tile.reach_columns)) for tile in wanted)
+    read = ((tile, imagery.read(tile.reach_rows, tile.reach_columns)) for tile in wanted if canvas.claim(tile.number))
     with tqdm(desc="predict", total=total, unit="window", disable=not progress) as bar:
         for tile, images in ahead(read, 1):
             blend, done = Blend(tile, len(card.legend.classes) + card.legend.background, card.size), 0
@@ -138,7 +140,9 @@ def seen_of(tile: Tile, images: NDArray[np.int16]) -> NDArray[np.bool_]:
     return (images[:, :, *tile.own] != NODATA).any(axis=(0, 1))
 
 
-def layers(blend: Blend, seen: NDArray[np.bool_], card: Card, canvas: Canvas) -> dict[str, NDArray[np.uint8]]:
+def layers(
+    blend: Blend, seen: NDArray[np.bool_], card: Card, canvas: Canvas | TileFiles
+) -> dict[str, NDArray[np.uint8]]:
     """The tile's pixels of every layer of the canvas, VOID where never seen; shares in percent."""
     mean = blend.mean()
     winner = mean.argmax(axis=0).astype(np.uint8) + (not card.legend.background)
