@@ -13,7 +13,7 @@ def work(stage: Stage) -> None:
     network, clues, _ = load_classifier(stage.folder_of("train_classifier") / "model" / CLASSIFIER, windows)
     with stage.run(upstream=("prepare", "train_classifier")) as run:
         stage.used(run, "prepare", "windows", windows.card.digest, "cams")
-        metrics = make_cams(network.to(ranks.device), clues, windows, params, ranks, stage.folder)
+        metrics = make_cams(network.to(ranks.device), clues, windows, params, ranks, stage.folder, stage.state)
         draw_cams(stage, windows)
         if stage.ranks.first:
             for day, weights in day_curves(stage, windows):

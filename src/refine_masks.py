@@ -12,6 +12,8 @@ def work(stage: Stage) -> None:
     with stage.run(upstream=("prepare", "make_masks")) as run:
         stage.used(run, "prepare", "windows", windows.card.digest, "masks")
         found = refine_masks(stage, windows)
+        if not stage.ranks.first:
+            return
         for number, about in enumerate(found["course"], start=1):
             run.log(number, {f"round/{name}": value for name, value in about.items()})
         draw_rounds(stage, found["course"])
@@ -21,4 +23,4 @@ def work(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage("refine_masks", __doc__, work))
+    sys.exit(run_stage("refine_masks", __doc__, work, launches=True))

@@ -36,7 +36,7 @@ def made(tmp_path_factory):
     write_prepared(root / "windows", counts=counts, classes=3, size=14, bands=5, dataset="tiny")
     windows = Windows.open(root / "windows")
     network, clues = new_classifier(windows, params)
-    metrics = make_cams(network, clues, windows, params, Ranks(0, 1, torch.device("cpu")), root)
+    metrics = make_cams(network, clues, windows, params, Ranks(0, 1, torch.device("cpu")), root, root / "state")
     return network, clues, windows, params, root / "cams", metrics
 
 

@@ -114,7 +114,7 @@ class TileFiles:
         """As the canvas: one tile's pixels (bands h w each)."""
         place = np.array([[rows.start, rows.stop], [columns.start, columns.stop]])
         with atomic(self.folder / f"{number}.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, place=place, **parts)
+            np.savez(file, place=place, **parts)  # type: ignore[arg-type]
         self.done.add(number)
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -58,6 +58,15 @@ class Ranks:
         dist.gather_object(mine, everyone)
         return everyone or []
 
+    def shared_out(self, items: Sequence[Any], work: Callable[[Any], Any]) -> Iterator[Any]:
+        """`work` of every item, in their order, on rank 0; nothing elsewhere. Every rank does each world-th of them, as
+        rank 0 goes through what is given: so all ranks have to loop over it.
+        """
+        for start in range(0, len(items), self.world):
+            mine = start + self.rank
+            found = self.gather((work(items[mine]),) if mine < len(items) else None)
+            yield from (one[0] for one in found if one is not None)
+
     def agree(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.world == 1:
@@ -76,6 +85,9 @@ class Ranks:
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier()
+
+
+ALONE = Ranks(0, 1, torch.device("cpu"))  # one process, for what the CPU does
 
 
 def wanted_processes() -> int:

@@ -2,7 +2,8 @@
 
 A round fits a learner on the masks of the round before and asks it again about the same windows, where only classes of
 the image label may win (METHOD section 13). With `refine.folds` of 2 or more no window is asked of a learner that was
-fitted on its own masks. No truth is opened here: `score_refined`, which comes after, only reports.
+fitted on its own masks. No truth is opened here: `score_refined`, which comes after, only reports. Several ranks share
+the windows; the masks have the same bits for any number of them.
 
 Between rounds the id 0 is a class in every data set: where there is no background it is the rest, land that no CAM
 claimed, allowed in every window; it becomes 255 when the masks are published. Without it the rounds would have to give
@@ -23,10 +24,11 @@ from cluemap.files import atomic, read_json, write_json
 from cluemap.model.method.pseudo_masks import IGNORED
 from cluemap.model.method.refinement import agreement, allowed, constrained, decided
 from cluemap.params import RefineParams
+from cluemap.runtime.distributed import ALONE, Ranks
 from cluemap.stages.make_cams import SPLITS
 from cluemap.stages.make_masks import open_masks, read_masks, write_masks
 from cluemap.stages.stage import Stage
-from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, trees
+from cluemap.training.learners.pixel_learners import CHUNK, LinearLearner, PixelLearner, trees
 from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
 
@@ -48,24 +50,27 @@ def refine_masks(stage: Stage, windows: Windows) -> dict[str, Any]:
             masks = {split: at_random(windows, split, stage.params.seed) for split in SPLITS}
         masks, course = _rounds(stage, windows, masks, digest)
         masks = {split: found if background else without_rest(found) for split, found in masks.items()}
-    write_masks(stage.folder / "masks", masks, windows, {"rounds": len(course), "source": digest})
-    shutil.rmtree(stage.state, ignore_errors=True)
+    if stage.ranks.first:
+        write_masks(stage.folder / "masks", masks, windows, {"rounds": len(course), "source": digest})
+        shutil.rmtree(stage.state, ignore_errors=True)
     return {"rounds": len(course), "course": course}
 
 
 def _rounds(stage: Stage, windows: Windows, masks: Masks, digest: str) -> tuple[Masks, list[dict[str, float]]]:
     """All rounds, from the last one that an interrupted try finished; the masks of the round where they stop."""
-    params = stage.params.refine
+    params, ranks = stage.params.refine, stage.ranks
     identity = {**params.model_dump(mode="json"), "seed": stage.params.seed, "masks": digest}
-    done = _finished_rounds(stage.state, identity)
+    done = ranks.agree(_finished_rounds(stage.state, identity) if ranks.first else None)
     course: list[dict[str, float]] = [about for _, about in done]
     history, features = [masks, *(found for found, _ in done)], SeriesFeatures(windows)
-    for number in tqdm(range(len(done), params.rounds), initial=len(done), total=params.rounds, unit="round"):
+    numbers = range(len(done), params.rounds)
+    for number in tqdm(numbers, initial=len(done), total=params.rounds, unit="round", disable=not ranks.first):
         if stops(course):
             break
-        found = one_round(features, history[-1], params, stage.params.seed + number)
+        found = one_round(features, history[-1], params, stage.params.seed + number, ranks)
         about = course_of(found["train"], history[-1]["train"])
-        _keep(stage.state, number, found, about, identity)
+        if ranks.first:
+            _keep(stage.state, number, found, about, identity)
         history.append(found)
         course.append(about)
     return history[best_round(course)], course
@@ -94,13 +99,13 @@ def without_rest(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(masks == 0, IGNORED, masks).astype(np.uint8)
 
 
-def one_round(features: SeriesFeatures, masks: Masks, params: RefineParams, seed: int) -> Masks:
+def one_round(features: SeriesFeatures, masks: Masks, params: RefineParams, seed: int, ranks: Ranks = ALONE) -> Masks:
     """The masks of both splits as learners fitted on the training windows' masks have them under the image labels."""
     windows = features.windows
     indexes = windows.indexes("train")
     fold = folds_of(windows, indexes, params.folds)
-    learners = [_learner(features, indexes[fold != one], masks["train"][fold != one], params, seed)
-                if params.folds > 1 else _learner(features, indexes, masks["train"], params, seed)
+    learners = [_learner(features, indexes[fold != one], masks["train"][fold != one], params, seed, ranks)
+                if params.folds > 1 else _learner(features, indexes, masks["train"], params, seed, ranks)
                 for one in range(params.folds)]  # fmt: skip
     found = np.empty_like(masks["train"])
     for one, learner in enumerate(learners):
@@ -118,13 +123,17 @@ def asked(
     learners: list[PixelLearner], windows: Windows, indexes: NDArray[np.int64], params: RefineParams
 ) -> NDArray[np.uint8]:
     """n h w: what the learners' mean says of these windows under their image labels."""
-    may = allowed(windows.image_labels[indexes])
-    parts = []
-    for together in zip(*(learner.probabilities(indexes) for learner in learners), strict=True):
-        rows = together[0][0]
-        mean = sum(found for _, found in together) / len(learners)
-        parts.append(decided(constrained(mean, may[rows]), params.confidence))
-    return np.concatenate(parts) if parts else np.zeros((0, windows.card.size, windows.card.size), np.uint8)
+    may, ranks = allowed(windows.image_labels[indexes]), learners[0].ranks
+
+    def chunk(start: int) -> NDArray[np.uint8]:
+        here = slice(start, start + CHUNK)
+        first, *others = (learner.of(indexes[here]) for learner in learners)
+        mean = sum(others, start=first) / np.float32(len(learners))
+        return decided(constrained(mean, may[here]), params.confidence)
+
+    parts = list(ranks.shared_out(range(0, len(indexes), CHUNK), chunk))
+    size = windows.card.size
+    return ranks.agree(np.concatenate(parts) if parts else np.zeros((0, size, size), np.uint8))
 
 
 def course_of(found: NDArray[np.uint8], before: NDArray[np.uint8]) -> dict[str, float]:
@@ -164,15 +173,20 @@ def score_refined(windows: Windows, folder: Path) -> dict[str, Any]:
 
 
 def _learner(
-    features: SeriesFeatures, indexes: NDArray[np.int64], masks: NDArray[np.uint8], params: RefineParams, seed: int
+    features: SeriesFeatures,
+    indexes: NDArray[np.int64],
+    masks: NDArray[np.uint8],
+    params: RefineParams,
+    seed: int,
+    ranks: Ranks = ALONE,
 ) -> PixelLearner:
     """A round's learner. The linear one takes all classes as equally likely: otherwise what a round takes from a class
     makes it rarer for the next one, until it is gone.
     """
     learner: PixelLearner = (
-        LinearLearner(features, even=True, with_zero=True)
+        LinearLearner(features, even=True, with_zero=True, ranks=ranks)
         if params.learner == "linear"
-        else trees(features, params.pixels, seed, **TREES, with_zero=True)
+        else trees(features, params.pixels, seed, **TREES, with_zero=True, ranks=ranks)
     )
     return learner.fit(indexes, masks)
 

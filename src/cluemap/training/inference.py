@@ -28,9 +28,11 @@ def scan(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterat
     return (found for found in in_step(windows, indexes, batch, ranks) if found is not None)
 
 
-def in_step(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterator[Batch | None]:
-    """`scan`, with as many turns on every rank: None in the last one where this rank has nothing left."""
-    batches = bucketed(windows.dates, indexes, batch)
+def in_step(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks, done: int = 0) -> Iterator[Batch | None]:
+    """`scan`, with as many turns on every rank: None in the last one where this rank has nothing left. The first `done`
+    batches are left out.
+    """
+    batches = bucketed(windows.dates, indexes, batch)[done:]
     mine = stream(windows, batches[ranks.rank :: ranks.world], ranks.device)
     for _ in range(0, len(batches), ranks.world):
         yield next(mine, None)

@@ -19,7 +19,7 @@ def fitted(even: bool) -> LinearDiscriminant:
     x, labels = pixels()
     model = LinearDiscriminant(F, K, even)
     for start in range(0, P, 50):  # in parts
-        model.add(x[start : start + 50], labels[start : start + 50])
+        model.add(*model.sums_of(x[start : start + 50], labels[start : start + 50]))
     return model.solve()
 
 
@@ -42,7 +42,7 @@ def test_even_priors_take_the_class_sizes_out():
 def test_a_class_without_pixels_is_never_answered():
     x, labels = pixels()
     model = LinearDiscriminant(F, K + 1, even=True)
-    model.add(x, labels)
+    model.add(*model.sums_of(x, labels))
     found = model.solve().probabilities(x)
     assert (found[:, K] == 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
@@ -51,7 +51,7 @@ def test_a_class_without_pixels_is_never_answered():
 def test_moments_by_parts_and_the_cut():
     x, _ = pixels(1)
     moments = Moments.none(F)
-    moments.add(x[:80])
-    moments.add(x[80:])
+    moments.add(Moments.of(x[:80]))
+    moments.add(Moments.of(x[80:]))
     np.testing.assert_allclose(moments.standardised(x), (x - x.mean(axis=0)) / x.std(axis=0), atol=1e-3)
     assert moments.standardised(x + 1e6).max() == FARTHEST

@@ -26,11 +26,15 @@ class Moments:
     def none(cls, features: int) -> "Moments":
         return cls(0, np.zeros(features), np.zeros(features))
 
-    def add(self, x: NDArray[np.float32]) -> None:
+    @classmethod
+    def of(cls, x: NDArray[np.float32]) -> "Moments":
         """p f."""
-        self.count += len(x)
-        self.total += x.sum(axis=0, dtype=np.float64)
-        self.squares += np.einsum("pf,pf->f", x, x, dtype=np.float64)
+        return cls(len(x), x.sum(axis=0, dtype=np.float64), np.einsum("pf,pf->f", x, x, dtype=np.float64))
+
+    def add(self, part: "Moments") -> None:
+        self.count += part.count
+        self.total += part.total
+        self.squares += part.squares
 
     def scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """f, f: mean and standard deviation."""
@@ -44,19 +48,22 @@ class Moments:
 
 
 class LinearDiscriminant:
-    """Add pixels, `solve`, then ask. Even priors: every class is as likely as any other, however many pixels it has."""
+    """Add the sums of pixels, `solve`, then ask. even: every class is as likely as any other, however many pixels."""
 
     def __init__(self, features: int, classes: int, even: bool):
         self.even = even
         self.sizes, self.sums = np.zeros(classes), np.zeros((classes, features))
         self.second = np.zeros((features, features))
 
-    def add(self, x: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-        """Features p f and the class 0..k-1 of each pixel."""
+    def sums_of(self, x: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[NDArray, ...]:
+        """Features p f and the class 0..k-1 of each pixel -> what `add` takes: pixels k, sums k f, products f f."""
         one_hot = (labels[:, None] == np.arange(len(self.sizes))).astype(np.float32)
-        self.sizes += one_hot.sum(axis=0, dtype=np.float64)
-        self.sums += one_hot.T @ x
-        self.second += x.T @ x
+        return one_hot.sum(axis=0, dtype=np.float64), one_hot.T @ x, x.T @ x
+
+    def add(self, sizes: NDArray, sums: NDArray, second: NDArray) -> None:
+        self.sizes += sizes
+        self.sums += sums
+        self.second += second
 
     def solve(self) -> "LinearDiscriminant":
         """From the sums to the discriminants. A class without pixels gets no probability."""

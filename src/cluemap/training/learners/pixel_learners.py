@@ -4,7 +4,7 @@ Features are the bands at every 15th day (see `series_features`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from cluemap.data.series_features import SeriesFeatures
 from cluemap.errors import TrainingError
 from cluemap.model.method.pseudo_masks import IGNORED
+from cluemap.runtime.distributed import ALONE, Ranks
 from cluemap.training.learners.linear_discriminant import LinearDiscriminant, Moments
 
 CHUNK = 64  # windows whose features are looked at together
@@ -23,9 +24,11 @@ ROWS = 4096  # pixels that scikit-learn is asked about at once: its trees are ma
 class PixelLearner(ABC):
     """Learns ids of pixels from masks; says the probability of every id of every pixel."""
 
-    def __init__(self, features: SeriesFeatures, with_zero: bool):
-        """with_zero: the id 0 is a class too, as it is wherever the data set has a background."""
-        self.features = features
+    def __init__(self, features: SeriesFeatures, with_zero: bool, ranks: Ranks = ALONE):
+        """with_zero: the id 0 is a class too, as it is wherever the data set has a background. ranks: the processes
+        that fit it together; all hold the same learner then, to the bit that of one process.
+        """
+        self.features, self.ranks = features, ranks
         legend = features.windows.card.legend
         zero = legend.background or with_zero
         self.first, self.size = 0 if zero else 1, len(legend.classes) + zero
@@ -45,9 +48,14 @@ class PixelLearner(ABC):
     def probabilities(self, indexes: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Chunk by chunk: rows of `indexes`, and n h w s."""
         for start in range(0, len(indexes), CHUNK):
-            found = self.features(indexes[start : start + CHUNK])
-            answers = self.answers(found.reshape(-1, found.shape[-1]))
-            yield slice(start, start + len(found)), answers.reshape(*found.shape[:3], self.size)
+            found = self.of(indexes[start : start + CHUNK])
+            yield slice(start, start + len(found)), found
+
+    def of(self, indexes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """n h w s: the probability of every id of these windows' pixels."""
+        found = self.features(indexes)
+        answers = self.answers(found.reshape(-1, found.shape[-1]))
+        return answers.reshape(*found.shape[:3], self.size)
 
     def maps(self, indexes: NDArray[np.int64]) -> NDArray[np.uint8]:
         """n h w: the most probable id of every pixel."""
@@ -58,23 +66,31 @@ class PixelLearner(ABC):
 class LinearLearner(PixelLearner):
     """Linear discriminant analysis on every labelled pixel: too few numbers to learn the errors of masks by heart."""
 
-    def __init__(self, features: SeriesFeatures, even: bool = False, with_zero: bool = False):
+    def __init__(self, features: SeriesFeatures, even: bool = False, with_zero: bool = False, ranks: Ranks = ALONE):
         """even: all ids are equally likely beforehand, however many pixels they have."""
-        super().__init__(features, with_zero)
+        super().__init__(features, with_zero, ranks)
         self.even = even
 
     def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> "LinearLearner":
         _check_labelled(masks)
-        self.moments = Moments.none(self.features.count)
-        for start in range(0, len(indexes), CHUNK):
-            self.moments.add(self.features(indexes[start : start + CHUNK]).reshape(-1, self.features.count))
-        self.model = LinearDiscriminant(self.features.count, self.size, self.even)
-        for start in range(0, len(indexes), CHUNK):
+        count, chunks = self.features.count, range(0, len(indexes), CHUNK)
+        pixels: Callable[[int], NDArray] = lambda start: self.features(indexes[start : start + CHUNK]).reshape(
+            -1, count
+        )
+        moments, model = Moments.none(count), LinearDiscriminant(count, self.size, self.even)
+        for part in self.ranks.shared_out(chunks, lambda start: Moments.of(pixels(start))):
+            moments.add(part)
+        self.moments = moments = self.ranks.agree(moments)
+
+        def sums(start: int) -> tuple[NDArray, ...]:
             labels = masks[start : start + CHUNK].ravel()
             known = labels != IGNORED
-            found = self.features(indexes[start : start + CHUNK]).reshape(len(labels), -1)[known]
-            self.model.add(self.moments.standardised(found), labels[known].astype(np.int64) - self.first)
-        self.model.solve()
+            found = moments.standardised(pixels(start)[known])
+            return model.sums_of(found, labels[known].astype(np.int64) - self.first)
+
+        for part in self.ranks.shared_out(chunks, sums):
+            model.add(*part)
+        self.model = self.ranks.agree(model.solve() if self.ranks.first else None)
         return self
 
     def answers(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -84,12 +100,26 @@ class LinearLearner(PixelLearner):
 class SampledLearner(PixelLearner):
     """A classifier of scikit-learn on a sample of the labelled pixels."""
 
-    def __init__(self, model: Any, features: SeriesFeatures, pixels: int, seed: int, with_zero: bool = False):
-        super().__init__(features, with_zero)
+    def __init__(
+        self,
+        model: Any,
+        features: SeriesFeatures,
+        pixels: int,
+        seed: int,
+        with_zero: bool = False,
+        ranks: Ranks = ALONE,
+    ):
+        super().__init__(features, with_zero, ranks)
         self.model, self.pixels, self.seed = model, pixels, seed
 
     def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> "SampledLearner":
         _check_labelled(masks)
+        if self.ranks.first:
+            self._fit(indexes, masks)
+        self.model = self.ranks.agree(self.model)
+        return self
+
+    def _fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> None:
         chosen = np.random.default_rng(self.seed).permutation(np.flatnonzero(masks != IGNORED))[: self.pixels]
         window, pixel = np.divmod(np.sort(chosen), masks.shape[1] * masks.shape[2])
         parts = []
@@ -98,7 +128,6 @@ class SampledLearner(PixelLearner):
                 self.features(indexes[row : row + 1])[0].reshape(-1, self.features.count)[pixel[window == row]]
             )
         self.model.fit(np.concatenate(parts), masks.ravel()[np.sort(chosen)])
-        return self
 
     def answers(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         columns = self.model.classes_.astype(np.int64) - self.first
@@ -112,7 +141,13 @@ class SampledLearner(PixelLearner):
 
 
 def trees(
-    features: SeriesFeatures, pixels: int, seed: int, rounds: int, leaves: int, with_zero: bool = False
+    features: SeriesFeatures,
+    pixels: int,
+    seed: int,
+    rounds: int,
+    leaves: int,
+    with_zero: bool = False,
+    ranks: Ranks = ALONE,
 ) -> SampledLearner:
     """Gradient-boosted trees. Slow steps and leaves that are not small: with a rate of 0.2 and leaves of 20 pixels one
     training of three on noisy masks came apart (validation mIoU 0.65 instead of 0.81).
@@ -121,7 +156,7 @@ def trees(
         max_iter=rounds, max_leaf_nodes=leaves, learning_rate=0.1, l2_regularization=1.0, min_samples_leaf=50,
         max_bins=63, early_stopping=False, random_state=seed,
     )  # fmt: skip
-    return SampledLearner(model, features, pixels, seed, with_zero)
+    return SampledLearner(model, features, pixels, seed, with_zero, ranks)
 
 
 def forest(features: SeriesFeatures, pixels: int, seed: int, count: int) -> SampledLearner:
