@@ -98,7 +98,7 @@ def test_shifted_grids_are_a_mean_at_every_pixel(made):
 def test_shifted_grids_are_written_in_pixels(made, tmp_path):
     network, clues, windows, params, *_ = made
     params = params.model_copy(update={"cams": params.cams.model_copy(update={"shifted_grids": True})})
-    make_cams(network, clues, windows, params, Ranks(0, 1, torch.device("cpu")), tmp_path)
+    make_cams(network, clues, windows, params, Ranks(0, 1, torch.device("cpu")), tmp_path, tmp_path / "state")
     maps = np.load(cam_file(tmp_path / "cams", "clue", "train"))
     assert maps.shape == (11, 3, windows.card.size, windows.card.size)
     score_source(windows, tmp_path / "cams", "clue", "train", 0.3, params)  # read as CAMs of the grid are
