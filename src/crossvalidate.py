@@ -1,4 +1,4 @@
-"""The whole pipeline on all five folds; scores of the pooled test predictions with intervals over fields.
+"""The whole pipeline on all five folds; scores of the pooled test predictions with intervals over blocks of land.
 
 Pixel and field level, networks and trees and the majority class side by side: out/<data set>/crossvalidate holds
 report.html, the tables and each fold's outputs. Goes on where it was stopped: finished stages are not run again.
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folds", type=int, nargs="+", choices=usual.folds, default=list(usual.folds),
                         help="which official splits (default: all)")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=usual.jobs, help="folds at once (default: %(default)s)")
-    parser.add_argument("--resample", choices=("fields", "blocks"), default=usual.resample,
+    parser.add_argument("--resample", choices=("blocks", "fields"), default=usual.resample,
                         help="what the intervals draw again (default: %(default)s)")  # fmt: skip
     parser.add_argument("--draws", type=int, default=usual.draws, help="bootstrap samples (default: %(default)s)")
     given = parser.parse_args(arguments)

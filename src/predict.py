@@ -28,6 +28,8 @@ def parse() -> Order:
     parser.add_argument("--out", required=True, type=Path, help="the map to write, e.g. map.tif")
     parser.add_argument("--patch", help="of PASTIS (10000) or Germany (2016_43757): which one")
     parser.add_argument("--parcels", type=Path, help="polygons to sum up the map by")
+    parser.add_argument("--label-next", type=int, default=0, metavar="N",
+                        help="also name the N parcels (or windows) whose labels would teach most")  # fmt: skip
     parser.add_argument("--probabilities", action="store_true", help="also write each class's probability")
     shares = "share of a window's side that neighbouring windows have in common (default %(default)s)"
     parser.add_argument("--overlap", type=float, default=usual.overlap, help=shares)
@@ -41,7 +43,8 @@ def parse() -> Order:
     given = parser.parse_args()
     settings = Settings(given.tile, given.batch, given.overlap, given.precision)
     return Order(
-        given.model, given.scene, given.out, given.patch, given.probabilities, given.parcels, settings
+        given.model, given.scene, given.out, given.patch, given.probabilities, given.parcels, settings,
+        label_next=given.label_next,
     )  # fmt: skip
 
 

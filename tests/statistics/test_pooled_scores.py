@@ -113,9 +113,10 @@ def test_a_lead_is_told_more_surely_than_two_intervals_apart():
     weights = draws(36, 400)
     value, low, high = lead(better, one, "pixels", "overall_accuracy", weights)
     assert value == pytest.approx((other == truth)[truth != 255].mean() - (prediction == truth)[truth != 255].mean())
-    assert 0 <= low <= value <= high
-    alone = [interval(scores(confusions(each, "pixels", weights)).overall_accuracy) for each in (one, better)]
-    assert high - low < 0.6 * (alone[0][1] - alone[0][0])
+    assert -0.01 < low <= value <= high
+    drawn = scores(confusions(one, "pixels", weights)).overall_accuracy
+    alone = interval(drawn, float((prediction == truth)[truth != 255].mean()), 36)
+    assert high - low < 0.6 * (alone[1] - alone[0])
     assert lead(one, one, "fields", "miou", weights) == (0.0, 0.0, 0.0)
 
 
@@ -135,3 +136,13 @@ def test_intervals_cover_at_about_their_level():
 def test_nothing_labelled():
     with pytest.raises(DataError, match="no test pixel has a label"):
         pooled(*(np.full(4, 255, np.uint8) for _ in range(2)), np.zeros(4, int), np.zeros(4, int), IDS)
+
+
+def test_few_units_have_wider_intervals():
+    """As the interval of a mean of so many numbers, by Student's distribution."""
+    values = np.random.default_rng(0).normal(0.5, 0.01, 100_000)
+    low, high = interval(values, 0.5, 6)
+    assert (high - low) / 2 == pytest.approx(0.01 * 2.5706 * np.sqrt(6 / 5), rel=0.01)
+    low, high = interval(values, 0.5, 10_000)
+    assert (high - low) / 2 == pytest.approx(0.0196, rel=0.01)
+    assert all(np.isnan(interval(np.full(3, np.nan), 0.5, 6)))

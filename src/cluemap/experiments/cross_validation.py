@@ -33,7 +33,7 @@ class Order:
     out: Path  # folder of all outputs; the folds lie in <out>/<data set>/crossvalidate
     folds: tuple[int, ...] = tuple(range(1, FOLDS + 1))
     jobs: int = 1
-    resample: str = "fields"  # fields | blocks: what the intervals draw again
+    resample: str = "blocks"  # blocks | fields: what the intervals draw again
     draws: int = 1000
 
     @property

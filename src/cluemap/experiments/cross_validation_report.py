@@ -121,7 +121,7 @@ def describe(result: CrossValidated) -> str:
                                   for level in LEVELS for measure in SHORT[::2]}}
         for model in result.models
     ]  # fmt: skip
-    note = f"95 % intervals from drawing {result.units} {result.resample} again (land without a field: its block)"
+    note = f"95 % intervals from drawing {result.units} {result.resample} again"
     return f"{pd.DataFrame(rows).to_string(index=False)}\n{note}"
 
 

@@ -14,7 +14,7 @@ from cluemap.errors import DataError
 from cluemap.files import DAMAGED_ARRAY, atomic, read_json, write_json
 
 IDENTITY, DONE, TILES = "identity.json", "done.txt", "tiles"
-CLASSES, CONFIDENCE, PROBABILITY = "classes", "confidence", "probability"
+CLASSES, CONFIDENCE, UNCERTAINTY, PROBABILITY = "classes", "confidence", "uncertainty", "probability"
 
 
 class Canvas:

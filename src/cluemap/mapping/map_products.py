@@ -10,10 +10,11 @@ from typing import Any
 from cluemap.errors import DataError
 from cluemap.mapping.area_tables import hectares, write_tables
 from cluemap.mapping.geotiff import entries, write_cog
-from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas, TileFiles
+from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, Canvas, TileFiles
 from cluemap.mapping.map_sources import Imagery, fingerprint, open_source
 from cluemap.mapping.map_styling import write_preview, write_style
 from cluemap.mapping.model_choice import find_model
+from cluemap.mapping.next_labels import choose_next, write_next
 from cluemap.mapping.parcels import per_parcel, read_parcels
 from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict
 from cluemap.mapping.training_match import compare
@@ -37,6 +38,7 @@ class Order:
     parcels: Path | None = None
     settings: Settings = field(default_factory=Settings)
     models: Path = OUT  # where run ids are looked up
+    label_next: int = 0  # how many fields or windows to name that should be labelled next
 
 
 def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) -> list[Path]:
@@ -55,14 +57,16 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     imagery = open_source(order.scene, card.legend, order.patch)
     grid, ranks = imagery.grid, ranks or alone()
     names = [name for _, name, _ in entries(card.legend)]
-    wanted = {CLASSES: 1, CONFIDENCE: 1, **({PROBABILITY: len(names)} if order.probabilities else {})}
+    wanted = {CLASSES: 1, CONFIDENCE: 1, UNCERTAINTY: 1}
+    if order.probabilities or order.label_next:
+        wanted[PROBABILITY] = len(names)
     settings = _settings(order.settings, imagery, card, isinstance(network, PixelSegmenter))
     canvas = fields = None
     if ranks.first:
         for text in compare(card, imagery, order.scene):
             log.warning("%s", text)
         fields = read_parcels(order.parcels, grid, card.legend, order.out) if order.parcels else None
-        identity = _identity(settings, file, fingerprint(imagery), order.probabilities)
+        identity = _identity(settings, file, fingerprint(imagery), PROBABILITY in wanted)
         canvas = Canvas(_work(order.out), grid.height, grid.width, wanted, identity)
         canvas.take_in()
         if canvas.resumed:
@@ -75,19 +79,26 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
         return []
     canvas.take_in()
 
+    asked = choose_next(canvas, imagery, card, order.scene, fields, order.label_next) if order.label_next else None
     table = hectares(canvas, grid, card.legend)
     if not table["pixels"].iloc[:-1].any():
         log.warning("no pixel of the map was ever seen: it is empty; are the dates clouded all over?")
     parcels = None if fields is None else per_parcel(canvas, grid, card.legend, fields)
-    beside = {CONFIDENCE: ["confidence, percent"], PROBABILITY: [f"{name}, percent" for name in names]}
+    beside = {
+        CONFIDENCE: ["confidence, percent"],
+        UNCERTAINTY: ["uncertainty, percent of the highest"],
+        PROBABILITY: [f"{name}, percent" for name in names],
+    }
     files = [order.out]
     for layer, bands in beside.items():
-        if layer in wanted:
+        if layer in wanted and (layer != PROBABILITY or order.probabilities):
             files.append(order.out.with_name(f"{order.out.stem}_{layer}.tif"))
             write_cog(canvas, layer, grid, files[-1], bands)
     write_cog(canvas, CLASSES, grid, order.out, ["crop"], card.legend)
     files += [write_style(order.out, card.legend), *write_tables(order.out, table, parcels)]
     files.append(write_preview(order.out, card.legend, dict(zip(table["class"], table["hectares"], strict=True))))
+    if asked is not None:
+        files.append(write_next(asked, order.out))
     shutil.rmtree(canvas.folder)
     return files
 

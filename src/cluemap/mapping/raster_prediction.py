@@ -13,10 +13,11 @@ from cluemap.data.batches import RawBatch, normalise
 from cluemap.data.patches import NODATA, VOID
 from cluemap.data.prefetch import ahead
 from cluemap.data.windowing import thinned
-from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, Canvas, TileFiles
+from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, Canvas, TileFiles
 from cluemap.mapping.overlap_blending import Blend, Tile, tiles
 from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.storage.trained_models import Card
+from cluemap.statistics.calibration import entropy
 
 if TYPE_CHECKING:  # GDAL is not needed to predict what lies in memory
     from cluemap.mapping.map_sources import Imagery
@@ -112,13 +113,13 @@ def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
 def infer(
     network: Segmenter, card: Card, windows: list[Window], settings: Settings, device: torch.device
 ) -> NDArray[np.float32]:
-    """-> b k h w: the probability of every class and pixel."""
+    """-> b k h w: the probability of every class and pixel, calibrated by the model's temperature."""
     batch = normalise(
         stacked(windows).to(device), torch.from_numpy(card.mean).to(device), torch.from_numpy(card.std).to(device)
     )
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         logits = network(batch.images, batch.day, batch.valid)
-    return logits.float().softmax(dim=1).cpu().numpy()
+    return (logits.float() / card.temperature).softmax(dim=1).cpu().numpy()
 
 
 def stacked(windows: list[Window]) -> RawBatch:
@@ -148,6 +149,8 @@ def layers(
     winner = mean.argmax(axis=0).astype(np.uint8) + (not card.legend.background)
     shares = np.rint(mean * PERCENT).astype(np.uint8)
     found = {CLASSES: winner[None], CONFIDENCE: shares.max(axis=0)[None]}
+    if UNCERTAINTY in canvas.layers:
+        found[UNCERTAINTY] = np.rint(entropy(np.moveaxis(mean, 0, -1)) * PERCENT).astype(np.uint8)[None]
     if PROBABILITY in canvas.layers:
         found[PROBABILITY] = shares
     return {name: np.where(seen, layer, VOID).astype(np.uint8) for name, layer in found.items()}

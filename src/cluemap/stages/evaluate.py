@@ -13,11 +13,13 @@ from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages.stage import Stage
 from cluemap.stages.train_baselines import MASKS, best, learners, open_maps
+from cluemap.statistics.model_calibration import Calibration, calibration_on
 from cluemap.training.inference import in_order, maps, scan
 from cluemap.training.map_scores import map_counts, named_edge_scores, named_map_scores, warnings_of
 from cluemap.training.metrics import Ids, class_names
 from cluemap.training.segmenter_task import counts_on
 
+KINDS = {"weak": "image labels", "full": "true masks"}
 SEGMENTERS = {"weak": "train_segmenter", "full": "train_reference"}
 HEADLINE = "headline.json"  # the few numbers that `dvc metrics show` and `dvc exp show` have a column for
 
@@ -81,6 +83,26 @@ def _won(stage: Stage, found: dict[str, Any]) -> dict[str, Any]:
         "validation_lead": validation[model] - validation[second],
         "test_miou": test[model]["miou"], "test_lead": test[model]["miou"] - test[second]["miou"],
     }  # fmt: skip
+
+
+def calibrations(stage: Stage, windows: Windows) -> dict[str, Calibration]:
+    """How the confidence of the models taught by image labels and of the reference holds on the test fold."""
+    files = {f"segmenter, {KINDS[kind]}": stage.folder_of(name) / "model" for kind, name in SEGMENTERS.items()}
+    files["trees, image labels"] = stage.folder_of("train_baselines") / "model" / "trees_weak"
+    found = {}
+    for name, folder in files.items():
+        network, card = load_segmenter(folder / SEGMENTER, windows)
+        network = network.to(stage.ranks.device)
+        found[name] = calibration_on(network, card.temperature, windows, "test", stage.params, stage.ranks)
+    return found
+
+
+def calibration_scores(found: dict[str, Calibration]) -> dict[str, dict[str, float]]:
+    """Temperature, and the expected calibration error without it and with it."""
+    return {
+        name: {"temperature": one.temperature, "ece_before": one.before.expected_error, "ece": one.after.expected_error}
+        for name, one in found.items()
+    }
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, float]:

@@ -13,6 +13,7 @@ CAPTIONS = {
     "patch": "All validation windows of one patch: truth, and where each segmenter's map is wrong.",
     "class_scores": "IoU per class.",
     "border_errors": "Test pixels that are wrong, by their distance from a true border.",
+    "reliability": "How often pixels are right at each confidence, on the test windows; the diagonal is honest.",
     "confusion_weak": "Confusion on the test windows, segmenter trained on pseudo masks.",
     "confusion_full": "Confusion on the test windows, segmenter trained on true masks.",
 }
@@ -42,6 +43,7 @@ def report(stage: Stage, windows: Windows, metrics: dict[str, Any], lineage: dic
         {"title": "Borders", "parts": [_edges(metrics), *_pictures(stage.folder, ("border_errors",))]},
         {"title": "Windows", "parts": _pictures(stage.folder, ("validation_windows",))},
         {"title": "Confusion", "parts": _pictures(stage.folder, ("confusion_weak", "confusion_full"))},
+        {"title": "Confidence", "parts": [_confidence(metrics), *_pictures(stage.folder, ("reliability",))]},
         {"title": "Provenance of the result", "parts": [*_earlier(stage)]},
         {"title": "Params", "parts": [{"kind": "values", "values": params.model_dump(mode="json")}]},
         {"title": "Lineage", "parts": [{"kind": "values", "values": lineage}]},
@@ -115,6 +117,20 @@ def _won(won: dict[str, Any]) -> dict[str, Any]:
     ]
     caption = "The best model taught by image labels, chosen on the validation windows, and its lead over the second."
     return {"kind": "table", "columns": ["which model won", "validation", "test"], "rows": rows, "caption": caption}
+
+
+def _confidence(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Calibration of every model."""
+    rows = [
+        [name, round(one["temperature"], 3), _cell(one["ece_before"]), _cell(one["ece"])]
+        for name, one in metrics["calibration"].items()
+    ]
+    caption = (
+        "The temperature is fitted on the validation windows and divides the logits in maps. ECE: mean distance of "
+        "confidence and accuracy over 15 bins of the test windows' labelled pixels."
+    )
+    columns = ["model", "temperature", "ECE as trained", "ECE with the temperature"]
+    return {"kind": "table", "columns": columns, "rows": rows, "caption": caption}
 
 
 def _masks(metrics: dict[str, Any]) -> dict[str, Any]:

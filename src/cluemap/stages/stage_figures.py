@@ -15,6 +15,7 @@ from cluemap.figures.date_weights import temporal_weights
 from cluemap.figures.images import assemble, clearest_date, true_colour
 from cluemap.figures.overview import overview
 from cluemap.figures.patch_maps import mosaic
+from cluemap.figures.reliability_diagram import ReliabilityCurve, reliability_diagram
 from cluemap.figures.time_courses import BIN_DAYS, ndvi_course
 from cluemap.figures.window_panel import WindowView, window_panel
 from cluemap.files import atomic_folder, read_json
@@ -22,6 +23,8 @@ from cluemap.stages.evaluate import SEGMENTERS, maps_of, segmenter_of
 from cluemap.stages.make_cams import WEIGHTS
 from cluemap.stages.make_masks import open_masks, read_cams
 from cluemap.stages.stage import Stage
+from cluemap.statistics.calibration import Reliability
+from cluemap.statistics.model_calibration import Calibration
 from cluemap.training.metrics import Curve
 
 TITLES = {"weak": "segmenter from pseudo masks", "full": "segmenter from true masks"}
@@ -120,6 +123,23 @@ def draw_results(
             window_panel(views, legend, folder / "validation_windows.png", metrics["pseudo_masks"]["threshold"])
             overview(views[:3], legend, folder / "overview.png")
         _draw_patch(windows, maps, folder / "patch.png")
+
+
+def draw_calibration(stage: Stage, found: dict[str, Calibration]) -> None:
+    """Reliability on the test windows as trained and with the temperature of the validation fold; beside the results'
+    figures. Nothing where no test pixel is labelled.
+    """
+    if any(one.before.count.sum() for one in found.values()):
+        curves = {
+            name: {"as trained": _curve(one.before), f"temperature {one.temperature:.2f}": _curve(one.after)}
+            for name, one in found.items()
+        }
+        reliability_diagram(curves, stage.folder / "figures" / "reliability.png")
+
+
+def _curve(found: Reliability) -> ReliabilityCurve:
+    share = found.count / max(int(found.count.sum()), 1)
+    return ReliabilityCurve(found.mean_confidence, found.accuracy, share, found.expected_error)
 
 
 def window_views(stage: Stage, windows: Windows, maps: NDArray[np.uint8], count: int) -> list[WindowView]:

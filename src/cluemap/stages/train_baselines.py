@@ -20,6 +20,7 @@ from cluemap.model.storage.trained_models import SEGMENTER, about_pixels
 from cluemap.params import BaselineParams
 from cluemap.stages.make_masks import read_masks
 from cluemap.stages.stage import Stage
+from cluemap.statistics.model_calibration import temperature_of
 from cluemap.training.learners.learner_tensors import segmenter_of
 from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, forest, trees
 from cluemap.training.map_scores import map_counts, named_map_scores
@@ -77,9 +78,11 @@ def best(scores: Mapping[str, float]) -> str:
 
 
 def _save(file: Path, name: str, learner: PixelLearner, windows: Windows, stage: Stage) -> None:
-    tensors = {f"network/{key}": value for key, value in segmenter_of(learner).state_dict().items()}
+    network = segmenter_of(learner)
+    temperature = temperature_of(network.to(stage.ranks.device), windows, stage.params, stage.ranks)
+    tensors = {f"network/{key}": value for key, value in network.state_dict().items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.save(file, tensors, about_pixels(name, windows, stage.params))
+    checkpoints.save(file, tensors, about_pixels(name, windows, stage.params, temperature))
 
 
 def open_maps(folder: Path, learner: str, kind: str, split: str, windows: Windows) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from cluemap.model.storage import checkpoints
 from cluemap.model.storage.trained_models import SEGMENTER, about
 from cluemap.stages.stage import Stage
 from cluemap.stages.stage_figures import draw_training
+from cluemap.statistics.model_calibration import temperature_of
 from cluemap.training.context_task import segmenter_training
 from cluemap.training.task import Data
 
@@ -22,11 +23,12 @@ def train_segmenter(stage: Stage, masks: NDArray, digest: str, upstream: tuple[s
     with stage.training(task, data, params.segmenter, BLOCKS, upstream, extra, before) as (run, trained):
         task.network.load_state_dict(checkpoints.split(trained, "network/"))
         scores = task.validate()
+        temperature = temperature_of(task.published, windows, params, stage.ranks)
         if stage.ranks.first:
             weights = {f"network/{name}": value for name, value in task.published.state_dict().items()}
             with atomic_folder(stage.folder / "model") as folder:
-                checkpoints.save(folder / SEGMENTER, weights, about("segmenter", windows, params))
+                checkpoints.save(folder / SEGMENTER, weights, about("segmenter", windows, params, temperature))
             draw_training(stage, run.points())
-            metrics = {"validation": scores, "step": trained.step}
+            metrics = {"validation": scores, "step": trained.step, "temperature": temperature}
             made = f"segmenter of step {trained.step}, validation mIoU {scores['miou']:.3f}"
             stage.finish(run, metrics, made, outputs=("model",))

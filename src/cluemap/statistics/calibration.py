@@ -81,7 +81,8 @@ def calibrated(logits: Floats, temperature: float) -> Floats:
     return np.asarray(softmax(logits / temperature, axis=1))
 
 
-def entropy(probabilities: Floats) -> Floats:
-    """n k -> n: 0 (sure) to 1 (all classes alike)."""
+def entropy(probabilities: NDArray) -> Floats:
+    """... k -> ...: 0 (sure) to 1 (all classes alike; with one class always sure)."""
     safe = np.where(probabilities > 0, probabilities, 1.0)
-    return np.asarray(-(probabilities * np.log(safe)).sum(axis=1) / np.log(probabilities.shape[1]))
+    most = np.log(max(probabilities.shape[-1], 2))
+    return np.asarray(np.clip(-(probabilities * np.log(safe)).sum(axis=-1) / most, 0, 1), np.float64)

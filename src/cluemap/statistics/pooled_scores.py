@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from cluemap.errors import DataError
 from cluemap.training.metrics import VOID, Ids, scores
@@ -82,14 +83,16 @@ def confusion_of(found: Pooled, level: str) -> NDArray[np.int64]:
 
 def score_table(found: Pooled, names: list[str], weights: NDArray[np.int64]) -> pd.DataFrame:
     """A row a level, measure and class: value, and the interval from the draws b u. Class "" = of the whole."""
-    rows = []
+    rows, units = [], weights.shape[1]
     for level in LEVELS:
         exact, drawn = scores(confusion_of(found, level)), scores(confusions(found, level, weights))
         for key, measure in WHOLE.items():
-            rows.append((level, measure, "", float(getattr(exact, key)), *interval(getattr(drawn, key))))
+            value = float(getattr(exact, key))
+            rows.append((level, measure, "", value, *_share(interval(getattr(drawn, key), value, units))))
         for key, measure in OF_CLASS.items():
-            values, spread = getattr(exact, key), getattr(drawn, key)
-            rows += [(level, measure, name, float(values[k]), *interval(spread[:, k])) for k, name in enumerate(names)]
+            for k, name in enumerate(names):
+                value, spread = float(getattr(exact, key)[k]), getattr(drawn, key)[:, k]
+                rows.append((level, measure, name, value, *_share(interval(spread, value, units))))
     return pd.DataFrame(rows, columns=["level", "measure", "class", "value", "low", "high"])
 
 
@@ -97,14 +100,26 @@ def lead(one: Pooled, other: Pooled, level: str, key: str, weights: NDArray[np.i
     """By how much a score of `one` is above `other`'s, and the interval; both over the same units, drawn together."""
     value = getattr(scores(confusion_of(one, level)), key) - getattr(scores(confusion_of(other, level)), key)
     drawn = [getattr(scores(confusions(model, level, weights)), key) for model in (one, other)]
-    return float(value), *interval(drawn[0] - drawn[1])
+    return float(value), *interval(drawn[0] - drawn[1], float(value), weights.shape[1])
 
 
-def interval(values: Floats) -> tuple[float, float]:
-    """b -> the middle CONFIDENCE of the draws; NaN where no draw has a value."""
+def _share(ends: tuple[float, float]) -> tuple[float, float]:
+    """The interval of a score, which is 0 or more."""
+    return (max(ends[0], 0.0) if ends[0] == ends[0] else ends[0]), ends[1]
+
+
+def interval(values: Floats, value: float, units: int) -> tuple[float, float]:
+    """b -> the middle CONFIDENCE of the draws about `value`; NaN where no draw has one.
+
+    With few units a bootstrap is too narrow: its ends are moved out by Student's quantile over the normal one and by
+    sqrt(u / (u - 1)), as for a mean of u numbers; 12 % for 16 blocks, under 1 % for 200 fields.
+    """
     known = values[~np.isnan(values)]
-    if not len(known):
+    if not len(known) or np.isnan(value):
         return float("nan"), float("nan")
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(known, [tail, 100 - tail])
-    return float(low), float(high)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.percentile(known, [100 * tail, 100 * (1 - tail)])
+    wider = 1.0
+    if units > 1:
+        wider = t.ppf(1 - tail, units - 1) / norm.ppf(1 - tail) * np.sqrt(units / (units - 1))
+    return max(float(value - wider * (value - low)), -1.0), min(float(value + wider * (high - value)), 1.0)

@@ -46,9 +46,10 @@ class Card:
     mean: NDArray[np.float32]  # c
     std: NDArray[np.float32]  # c
     training: Training | None = None  # None: a model of before these were noted
+    temperature: float = 1.0  # that logits are divided by before a softmax says how sure the model is
 
 
-def about(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
+def about(kind: str, windows: Windows, params: Params, temperature: float = 1.0) -> dict[str, Any]:
     """The description that goes into a model's file; no times or run ids: same training, same bits."""
     card = windows.card
     return {
@@ -61,6 +62,7 @@ def about(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
         "mean": card.mean.tolist(),
         "std": card.std.tolist(),
         "training": asdict(training_facts(windows)),
+        "temperature": temperature,
         **_sizes(kind, params),
     }
 
@@ -118,9 +120,10 @@ def load_segmenter(file: Path, windows: Windows | None = None) -> tuple[Segmente
     return network, card
 
 
-def about_pixels(learner: str, windows: Windows, params: Params) -> dict[str, Any]:
+def about_pixels(learner: str, windows: Windows, params: Params, temperature: float = 1.0) -> dict[str, Any]:
     """As `about`, of a segmenter made of a pixel learner."""
-    return {**about("segmenter", windows, params), "network": {"kind": PIXELS, "learner": learner}, "ltae": UNUSED_LTAE}
+    known = about("segmenter", windows, params, temperature)
+    return {**known, "network": {"kind": PIXELS, "learner": learner}, "ltae": UNUSED_LTAE}
 
 
 def _pixel_segmenter(tensors: dict[str, Tensor], file: Path) -> PixelSegmenter:
@@ -145,6 +148,7 @@ def _read(file: Path, kind: str, windows: Windows | None) -> tuple[checkpoints.C
         mean=np.array(content["mean"], np.float32),
         std=np.array(content["std"], np.float32),
         training=_training(content.get("training")),
+        temperature=content.get("temperature", 1.0),
     )
     if windows is not None:
         _check_same_data(file, card, windows)
