@@ -40,8 +40,10 @@ def parse() -> Order:
     for name, text in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=getattr(usual, name), help=f"{text} (default %(default)s)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default=usual.precision)
+    finer = "pixels of the map along a pixel of the images: 2 = a map of 5 m from images of 10 m (default %(default)s)"
+    parser.add_argument("--scale", type=int, default=usual.scale, help=finer)
     given = parser.parse_args()
-    settings = Settings(given.tile, given.batch, given.overlap, given.precision)
+    settings = Settings(given.tile, given.batch, given.overlap, given.precision, given.scale)
     return Order(
         given.model, given.scene, given.out, given.patch, given.probabilities, given.parcels, settings,
         label_next=given.label_next,

@@ -36,6 +36,7 @@ from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.model.storage import checkpoints
 from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.params import load_params
+from cluemap.training.map_scores import border
 
 __all__ = ["database", "root"]  # fixtures
 SIZE, BANDS = 14, ("B04", "B03", "B02")
@@ -217,6 +218,54 @@ def test_the_map_depends_on_no_tile_and_no_batch_and_is_the_slow_blend(scene, mo
     assert len(np.unique(first[:, ~unseen])) > 20  # the random network says something
     np.testing.assert_allclose(first[:, ~unseen], 100 * expected[:, ~unseen], atol=0.51)
     assert (first[:, unseen] == 255).all()
+
+
+class Mixed(torch.nn.Module):
+    """Two classes by the first band, as likely as their shares of a pixel: 1000 = all first, 1100 = all the other."""
+
+    def forward(self, images, day, valid):
+        share = ((images[:, 0, 0] - 1000) / 100).clamp(0.02, 0.98)  # b h w
+        unlikely = torch.full_like(share, 1e-6)
+        return torch.stack([1 - share, share, unlikely, unlikely], dim=1).log()
+
+
+def test_a_map_of_5_m_follows_borders_that_cross_pixels(tmp_path, monkeypatch):
+    """Slanting fields drawn at 5 m, images of 10 m that hold their mean: nearer to the fields than 10 m pixels are."""
+    rows, columns = np.mgrid[: 2 * HEIGHT, : 2 * WIDTH]
+    fine = ((rows + 0.37 * columns) // 23 % 2).astype(int)
+    mean = fine.reshape(HEIGHT, 2, WIDTH, 2).mean(axis=(1, 3))
+    bands = np.stack([1000 + 100 * mean, *np.full((2, HEIGHT, WIDTH), 900)]).round().astype(np.uint16)
+    write_raster(tmp_path / "images" / "2019-06-01.tif", bands, names=BANDS)
+    scene = write_scene(tmp_path, {"kind": "files", "path": "images", "bands": list(BANDS)}, labels=None, classes=None)
+    monkeypatch.setattr(map_products, "load_segmenter", lambda file: (Mixed(), CARD))
+    monkeypatch.setenv("CLUEMAP_DEVICE", "cpu")
+    (tmp_path / "any").write_bytes(b"any")
+    found = {}
+    for scale in (1, 2):
+        out = tmp_path / f"map_{scale}.tif"
+        make_map(Order(str(tmp_path / "any"), scene, out, settings=Settings(23, 5, scale=scale)), progress=False)
+        found[scale] = read(out)[0]
+    with rasterio.open(tmp_path / "map_2.tif") as file:
+        assert file.bounds == (LEFT, TOP - 10 * HEIGHT, LEFT + 10 * WIDTH, TOP)
+        assert file.res == (5.0, 5.0)
+    areas = [pd.read_csv(tmp_path / f"map_{scale}_hectares.csv")["hectares"].sum() for scale in (1, 2)]
+    assert areas == pytest.approx([HEIGHT * WIDTH / 100] * 2, abs=0.05)
+    nearest = found[1].repeat(2, axis=0).repeat(2, axis=1)
+    near = border(fine[None].astype(np.uint8), 2)[0]
+    wrong = {"nearest": (nearest != fine)[near].mean(), "5 m": (found[2] != fine)[near].mean()}
+    assert wrong["5 m"] < 0.6 * wrong["nearest"]
+    assert (found[2] == fine)[~near].all()
+
+
+def test_a_finer_map_depends_on_no_tile(scene, model, unseen):
+    found = {}
+    for tile in (1000, 23):
+        out = scene / f"fine_{tile}.tif"
+        make_map(Order(str(model), scene, out, settings=Settings(tile, 5, scale=3)), progress=False)
+        found[tile] = read(out)[0]
+    assert found[23].shape == (3 * HEIGHT, 3 * WIDTH)
+    assert (found[23] != found[1000]).mean() < 0.001
+    assert ((found[23] == 255) == unseen.repeat(3, axis=0).repeat(3, axis=1)).all()
 
 
 class Killed(Exception):

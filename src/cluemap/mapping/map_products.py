@@ -23,6 +23,7 @@ from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.paths import OUT
 from cluemap.runtime.distributed import Ranks, alone
 
+FINEST = 4  # pixels of a map along a pixel of the images: more is no more than a smoother line
 log = logging.getLogger(__name__)
 
 
@@ -55,12 +56,12 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     file = find_model(order.model, order.models)
     network, card = load_segmenter(file)
     imagery = open_source(order.scene, card.legend, order.patch)
-    grid, ranks = imagery.grid, ranks or alone()
     names = [name for _, name, _ in entries(card.legend)]
     wanted = {CLASSES: 1, CONFIDENCE: 1, UNCERTAINTY: 1}
     if order.probabilities or order.label_next:
         wanted[PROBABILITY] = len(names)
     settings = _settings(order.settings, imagery, card, isinstance(network, PixelSegmenter))
+    grid, ranks = imagery.grid.finer(settings.scale), ranks or alone()
     canvas = fields = None
     if ranks.first:
         for text in compare(card, imagery, order.scene):
@@ -115,6 +116,8 @@ def _settings(given: Settings, imagery: Imagery, card: Card, by_pixel: bool) -> 
         raise DataError(f"--overlap {given.overlap}: give the share of a window, from 0 to under 1")
     if given.tile < 0 or given.batch < 1:
         raise DataError(f"--tile {given.tile} --batch {given.batch}: give whole numbers above 0")
+    if not 1 <= given.scale <= FINEST:
+        raise DataError(f"--scale {given.scale}: give 1 (pixels as the images') to {FINEST}")
     overlap = 0.0 if by_pixel else given.overlap
     return replace(given, overlap=overlap, tile=given.tile or fitting_tile(len(imagery.days), len(card.legend.bands)))
 

@@ -29,6 +29,13 @@ class Tile(NamedTuple):
             slice(self.columns.start - left, self.columns.stop - left),
         )
 
+    def finer(self, times: int) -> "Tile":
+        """The same tile of a map whose pixels have 1 / `times` the side."""
+        sides = (self.rows, self.columns, self.reach_rows, self.reach_columns)
+        rows, columns, reach_rows, reach_columns = (slice(times * side.start, times * side.stop) for side in sides)
+        windows = tuple((times * row, times * column) for row, column in self.windows)
+        return Tile(self.number, rows, columns, reach_rows, reach_columns, windows)
+
 
 def window_starts(length: int, size: int, overlap: int) -> list[int]:
     """First pixels of windows along a side; neighbours share `overlap` pixels, the last is flush with the edge.

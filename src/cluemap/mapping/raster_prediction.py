@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from einops import repeat
 from numpy.typing import NDArray
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from cluemap.data.batches import RawBatch, normalise
@@ -29,12 +31,13 @@ SMALLEST, LARGEST = 120, 1024
 
 @dataclass(frozen=True)
 class Settings:
-    """How a map is made. Only `overlap` and `precision` change it beyond rounding."""
+    """How a map is made. Only `overlap`, `precision` and `scale` change it beyond rounding."""
 
     tile: int = 0  # pixels a side of what is read at once; 0: what fits into TILE_BYTES
     batch: int = 48  # windows a forward pass
     overlap: float = 0.5  # share of a window's side that neighbouring windows have in common, under 1
     precision: str = "fp32"  # fp32 | bf16
+    scale: int = 1  # pixels of the map along a pixel of the images
 
 
 class Window(NamedTuple):
@@ -50,8 +53,8 @@ def predict(
     network: Segmenter, card: Card, imagery: "Imagery", canvas: Canvas | TileFiles, settings: Settings,
     device: torch.device, progress: bool = True,
 ) -> int:  # fmt: skip
-    """Fill what `canvas` lacks and no other process claims; returns how many windows were run here. `network` lies on
-    `device`, ready for inference.
+    """Fill what `canvas` (of the images' size times `settings.scale`) lacks and no other process claims; returns how
+    many windows were run here. `network` lies on `device`, ready for inference.
     """
     grid = imagery.grid
     wanted = [
@@ -64,13 +67,15 @@ def predict(
     read = ((tile, imagery.read(tile.reach_rows, tile.reach_columns)) for tile in wanted if canvas.claim(tile.number))
     with tqdm(desc="predict", total=total, unit="window", disable=not progress) as bar:
         for tile, images in ahead(read, 1):
-            blend, done = Blend(tile, len(card.legend.classes) + card.legend.background, card.size), 0
+            fine, done = tile.finer(settings.scale), 0
+            blend = Blend(fine, len(card.legend.classes) + card.legend.background, settings.scale * card.size)
             for batch in batches(windows_of(tile, images, imagery.days, card), settings.batch):
                 for window, probabilities in zip(batch, infer(network, card, batch, settings, device), strict=True):
-                    blend.add(window.place, probabilities)
+                    blend.add((settings.scale * window.place[0], settings.scale * window.place[1]), probabilities)
                 done += len(batch)
                 bar.update(len(batch))
-            canvas.fill(tile.number, tile.rows, tile.columns, layers(blend, seen_of(tile, images), card, canvas))
+            seen = repeat(seen_of(tile, images), "h w -> (h p) (w q)", p=settings.scale, q=settings.scale)
+            canvas.fill(tile.number, fine.rows, fine.columns, layers(blend, seen, card, canvas))
             bar.update(len(tile.windows) - done)  # those that were never seen
             count += done
     return count
@@ -113,13 +118,19 @@ def batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
 def infer(
     network: Segmenter, card: Card, windows: list[Window], settings: Settings, device: torch.device
 ) -> NDArray[np.float32]:
-    """-> b k h w: the probability of every class and pixel, calibrated by the model's temperature."""
+    """-> b k h w: the probability of every class and pixel of the map, calibrated by the model's temperature. Where the
+    map is finer than the images logits are interpolated: a border then lies where two classes are equally likely, not
+    at a pixel's edge.
+    """
     batch = normalise(
         stacked(windows).to(device), torch.from_numpy(card.mean).to(device), torch.from_numpy(card.std).to(device)
     )
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         logits = network(batch.images, batch.day, batch.valid)
-    return (logits.float() / card.temperature).softmax(dim=1).cpu().numpy()
+    logits = logits.float() / card.temperature
+    if settings.scale > 1:
+        logits = F.interpolate(logits, scale_factor=settings.scale, mode="bilinear")
+    return logits.softmax(dim=1).cpu().numpy()
 
 
 def stacked(windows: list[Window]) -> RawBatch:
