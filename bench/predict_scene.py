@@ -33,7 +33,7 @@ from cluemap.mapping.map_canvas import Canvas
 from cluemap.mapping.map_sources import open_source
 from cluemap.mapping.map_styling import write_preview
 from cluemap.mapping.overlap_blending import tiles
-from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict, shared
+from cluemap.mapping.raster_prediction import Settings, fitting_tile, layout, predict
 from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.model.storage.trained_models import Card
 from cluemap.params import SegmenterParams, WindowParams
@@ -100,13 +100,15 @@ def measure_predict(folder: Path, number: int, dataset: str, device: torch.devic
     network = TsvitSegmenter(len(BANDS), CLASSES + 1, 24, params).eval().to(device)
     imagery = open_source(folder, legend)
     canvas = Canvas(folder / "canvas", SIDE, SIDE, {"classes": 1, "confidence": 1}, {})
-    every = list(tiles(SIDE, SIDE, settings.tile, 24, shared(settings.overlap, 24)))
+    plan = layout(settings, 24, None, SIDE)
+    every = list(tiles(SIDE, SIDE, settings.tile, plan.size, plan.shared))
     canvas.done |= {tile.number for tile in every[number:]}
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
     count = predict(network, card, imagery, canvas, settings, device)
     rate = count / (clock() - start)
-    usual = tiles(SIDE, SIDE, fitting_tile(DATES, len(BANDS)), 24, shared(Settings().overlap, 24))
+    plan = layout(Settings(), 24, None, SIDE)
+    usual = tiles(SIDE, SIDE, fitting_tile(DATES, len(BANDS)), plan.size, plan.shared)
     total = sum(len(tile.windows) for tile in usual)
     print(
         f"predict: {count} windows in tiles of {settings.tile} px, {rate:.1f} a second on {device.type} ({dataset}'s "

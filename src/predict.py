@@ -31,7 +31,7 @@ def parse() -> Order:
     parser.add_argument("--label-next", type=int, default=0, metavar="N",
                         help="also name the N parcels (or windows) whose labels would teach most")  # fmt: skip
     parser.add_argument("--probabilities", action="store_true", help="also write each class's probability")
-    shares = "share of a window's side that neighbouring windows have in common (default %(default)s)"
+    shares = "share of a window's side that neighbours have in common (default: half for tsvit, what it sees for ltae)"
     parser.add_argument("--overlap", type=float, default=usual.overlap, help=shares)
     numbers = {
         "tile": "pixels a side that are read at once; 0 = what fits into memory",

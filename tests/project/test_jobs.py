@@ -58,6 +58,15 @@ def test_defaults_are_one_node_of_eight_gpus_and_requeue():
         assert f"#SBATCH {option}\n" in text
 
 
+def test_the_command_line_of_a_map(cluster):
+    done = submit(cluster, "predict", "--model", "a model", "--out", "map.tif", CLUEMAP_DRY_RUN="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("src/predict.py --model a model --out map.tif\n")
+    (cluster / "status").write_text("1")
+    assert submit(cluster, "predict", "--out", "map.tif").returncode == 1  # a failure, not a stop
+    assert "requeue" not in (cluster / "asked").read_text()
+
+
 def test_missing_arguments_are_named(cluster):
     assert "which stage" in submit(cluster).stderr
     assert "which data set" in submit(cluster, "make_cams").stderr

@@ -18,7 +18,6 @@ from cluemap.mapping.next_labels import choose_next, write_next
 from cluemap.mapping.parcels import per_parcel, read_parcels
 from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict
 from cluemap.mapping.training_match import compare
-from cluemap.model.networks.pixel_segmenter import PixelSegmenter
 from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.paths import OUT
 from cluemap.runtime.distributed import Ranks, alone
@@ -60,7 +59,7 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     wanted = {CLASSES: 1, CONFIDENCE: 1, UNCERTAINTY: 1}
     if order.probabilities or order.label_next:
         wanted[PROBABILITY] = len(names)
-    settings = _settings(order.settings, imagery, card, isinstance(network, PixelSegmenter))
+    settings = _settings(order.settings, imagery, card)
     grid, ranks = imagery.grid.finer(settings.scale), ranks or alone()
     canvas = fields = None
     if ranks.first:
@@ -109,17 +108,15 @@ def _work(out: Path) -> Path:
     return out.with_name(f".{out.name}.unfinished")
 
 
-def _settings(given: Settings, imagery: Imagery, card: Card, by_pixel: bool) -> Settings:
-    """The settings with a tile that fits; raises DataError for impossible ones. A model that sees one pixel at a time
-    gains nothing by overlapping windows."""
-    if not 0 <= given.overlap < 1:
+def _settings(given: Settings, imagery: Imagery, card: Card) -> Settings:
+    """The settings with a tile that fits; raises DataError for impossible ones."""
+    if given.overlap is not None and not 0 <= given.overlap < 1:
         raise DataError(f"--overlap {given.overlap}: give the share of a window, from 0 to under 1")
     if given.tile < 0 or given.batch < 1:
         raise DataError(f"--tile {given.tile} --batch {given.batch}: give whole numbers above 0")
     if not 1 <= given.scale <= FINEST:
         raise DataError(f"--scale {given.scale}: give 1 (pixels as the images') to {FINEST}")
-    overlap = 0.0 if by_pixel else given.overlap
-    return replace(given, overlap=overlap, tile=given.tile or fitting_tile(len(imagery.days), len(card.legend.bands)))
+    return replace(given, tile=given.tile or fitting_tile(len(imagery.days), len(card.legend.bands)))
 
 
 def _identity(settings: Settings, model: Path, images: str, probabilities: bool) -> dict[str, Any]:

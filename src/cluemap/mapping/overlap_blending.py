@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from cluemap.data.windowing import starts
 from cluemap.errors import DataError
 
+RIM = 1e-4  # weight of a pixel that sees beyond its window
+
 
 class Tile(NamedTuple):
     """A part of the map that is made at once: its own pixels, and those of every window that touches them."""
@@ -74,11 +76,20 @@ def hill(size: int) -> NDArray[np.float32]:
     return np.outer(side, side).astype(np.float32)
 
 
+def core(size: int, reach: int) -> NDArray[np.float32]:
+    """h w: weight of a window's pixels where a network sees `reach` pixels to each side: all but those that see beyond
+    the window count, and those only where no other window has the pixel (at the raster's edge)."""
+    side = np.full(size, RIM, np.float32)
+    side[reach : size - reach] = 1.0
+    return np.outer(side, side)
+
+
 class Blend:
     """The weighted mean of the probabilities of all windows that saw a pixel."""
 
-    def __init__(self, tile: Tile, classes: int, size: int):
-        self.tile, self.size, self.weight = tile, size, hill(size)
+    def __init__(self, tile: Tile, classes: int, weight: NDArray[np.float32]):
+        """weight: of a window's pixels, h w."""
+        self.tile, self.size, self.weight = tile, len(weight), weight
         height = tile.reach_rows.stop - tile.reach_rows.start
         width = tile.reach_columns.stop - tile.reach_columns.start
         self.total = np.zeros((classes, height, width), np.float32)

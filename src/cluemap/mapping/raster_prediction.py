@@ -16,7 +16,7 @@ from cluemap.data.patches import NODATA, VOID
 from cluemap.data.prefetch import ahead
 from cluemap.data.windowing import thinned
 from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, Canvas, TileFiles
-from cluemap.mapping.overlap_blending import Blend, Tile, tiles
+from cluemap.mapping.overlap_blending import Blend, Tile, core, hill, tiles
 from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.storage.trained_models import Card
 from cluemap.statistics.calibration import entropy
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # GDAL is not needed to predict what lies in memory
     from cluemap.mapping.map_sources import Imagery
 
 PERCENT = 100
+OVERLAP = 0.5
 TILE_BYTES = 200e6  # of images; three tiles are held at once. Large ones have fewer edges, which are decoded twice
 SMALLEST, LARGEST = 120, 1024
 
@@ -35,9 +36,33 @@ class Settings:
 
     tile: int = 0  # pixels a side of what is read at once; 0: what fits into TILE_BYTES
     batch: int = 48  # windows a forward pass
-    overlap: float = 0.5  # share of a window's side that neighbouring windows have in common, under 1
+    overlap: float | None = None  # share of a window's side that neighbours have in common, under 1; None: see `layout`
     precision: str = "fp32"  # fp32 | bf16
     scale: int = 1  # pixels of the map along a pixel of the images
+
+
+class Layout(NamedTuple):
+    """How windows lie on the raster."""
+
+    size: int  # pixels a side of a window
+    shared: int  # pixels that neighbours have in common
+    weight: NDArray[np.float32]  # h w of a window's pixels of the map, where windows overlap
+
+
+def layout(settings: Settings, size: int, reach: int | None, shortest: int) -> Layout:
+    """Windows of the model's `size`, overlapping as asked.
+
+    Not asked: by half where the network sees its whole window (reach None). Where it sees `reach` pixels to each side,
+    windows are so much larger on every side and share no more than that: every pixel then sees what it would see in
+    the raster as a whole, once. shortest: the raster's shorter side.
+    """
+    fine = settings.scale
+    if settings.overlap is None and reach is not None and size + 2 * (reach + 1) <= shortest:
+        reach += fine > 1  # finer pixels lie between two of the network's
+        size += 2 * reach
+        return Layout(size, 2 * reach, core(fine * size, fine * reach))
+    overlap = OVERLAP if settings.overlap is None else settings.overlap
+    return Layout(size, min(round(overlap * size), size - 1), hill(fine * size))
 
 
 class Window(NamedTuple):
@@ -57,9 +82,10 @@ def predict(
     many windows were run here. `network` lies on `device`, ready for inference.
     """
     grid = imagery.grid
+    plan = layout(settings, card.size, getattr(network, "reach", None), min(grid.height, grid.width))
     wanted = [
         tile
-        for tile in tiles(grid.height, grid.width, settings.tile, card.size, shared(settings.overlap, card.size))
+        for tile in tiles(grid.height, grid.width, settings.tile, plan.size, plan.shared)
         if tile.number not in canvas.done
     ]
     total = sum(len(tile.windows) for tile in wanted)
@@ -68,8 +94,8 @@ def predict(
     with tqdm(desc="predict", total=total, unit="window", disable=not progress) as bar:
         for tile, images in ahead(read, 1):
             fine, done = tile.finer(settings.scale), 0
-            blend = Blend(fine, len(card.legend.classes) + card.legend.background, settings.scale * card.size)
-            for batch in batches(windows_of(tile, images, imagery.days, card), settings.batch):
+            blend = Blend(fine, len(card.legend.classes) + card.legend.background, plan.weight)
+            for batch in batches(windows_of(tile, images, imagery.days, plan.size, card.max_dates), settings.batch):
                 for window, probabilities in zip(batch, infer(network, card, batch, settings, device), strict=True):
                     blend.add((settings.scale * window.place[0], settings.scale * window.place[1]), probabilities)
                 done += len(batch)
@@ -86,19 +112,16 @@ def fitting_tile(dates: int, bands: int) -> int:
     return int(np.clip((TILE_BYTES / (2 * dates * bands)) ** 0.5, SMALLEST, LARGEST))
 
 
-def shared(overlap: float, size: int) -> int:
-    """Pixels that neighbouring windows of `size` have in common."""
-    return min(round(overlap * size), size - 1)
-
-
-def windows_of(tile: Tile, images: NDArray[np.int16], days: NDArray[np.int16], card: Card) -> Iterator[Window]:
+def windows_of(
+    tile: Tile, images: NDArray[np.int16], days: NDArray[np.int16], size: int, max_dates: int
+) -> Iterator[Window]:
     """The windows of a tile that were ever seen, in order; long series thinned as for training."""
     for row, column in tile.windows:
         top, left = row - tile.reach_rows.start, column - tile.reach_columns.start
-        series = images[:, :, top : top + card.size, left : left + card.size]
+        series = images[:, :, top : top + size, left : left + size]
         valid = (series != NODATA).any(axis=(1, 2, 3))
         if valid.any():
-            kept = thinned(valid, card.max_dates)
+            kept = thinned(valid, max_dates)
             kept = kept[valid[kept]]  # what is not valid is not attended to: leave it out
             yield Window((row, column), series[kept], days[kept], valid[kept])
 

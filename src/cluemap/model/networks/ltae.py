@@ -83,6 +83,7 @@ class LtaeSegmenter(nn.Module):
 
     def __init__(self, bands: int, classes: int, params: LtaeParams, whitens: bool = False):
         super().__init__()
+        self.reach = params.convolutions  # pixels that a pixel's logits see to each side
         self.temporal = TemporalAttention(bands, params, whitens)
         blocks = (ConvolutionBlock(params.width, params.dropout) for _ in range(params.convolutions))
         self.blocks = nn.Sequential(*blocks)

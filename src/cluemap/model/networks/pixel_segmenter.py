@@ -148,6 +148,8 @@ class Linear(Numbers):
 class PixelSegmenter(nn.Module):
     """One pixel at a time: its logits depend on no neighbour."""
 
+    reach = 0  # pixels that a pixel's logits see to each side
+
     def __init__(self, series: EvenSeries, learner: Trees | Linear):
         super().__init__()
         self.series, self.learner = series, learner
