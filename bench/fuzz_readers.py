@@ -33,13 +33,17 @@ from builders import write_pastis
 from scenes import LEFT, TOP, write_raster, write_scene
 
 from cluemap.data.formats.pastis import open_pastis
+from cluemap.data.formats.psetae import open_psetae
 from cluemap.data.scenes.imagery import open_imagery
 from cluemap.data.scenes.scene_file import read_scene
 from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.errors import CluemapError
-from cluemap.params import WindowParams
+from cluemap.params import PsetaeSource, WindowParams
 
 WINDOWS = WindowParams(size=12, stride=12, flush_edge=False, max_dates=60, presence=0.01, fold=1)
+PARCELS = PsetaeSource(
+    format="psetae", folder="", classes="all", labels="crop", bands=["B04", "B08"], scale=1.0, pixel=10.0
+)
 SECONDS, MORE_MEMORY = 20, 1_000_000_000
 NUMBERS = (b"0", b"-1", b"1e309", b"nan", b"99999999999", b"0.00001", b"")
 METADATA = """<?xml version="1.0"?><L2A><PROCESSING_BASELINE>05.00</PROCESSING_BASELINE>
@@ -78,7 +82,11 @@ def build(root: Path) -> dict[str, Kind]:
     write_scene(root / "safe", {"kind": "safe", "path": "images", "bands": ["B02"], "true_colour": ["B02"] * 3},
                 labels=None)  # fmt: skip
     write_pastis(root / "pastis", patches=5, size=24, dates=3)
+    write_parcels(root / "psetae", generator)
     return {
+        "PSE-TAE .npy": Kind(Path("psetae/DATA/3.npy"), 128, of_psetae),
+        "PSE-TAE dates": Kind(Path("psetae/META/dates.json"), 0, of_psetae),
+        "PSE-TAE labels": Kind(Path("psetae/META/labels.json"), 0, of_psetae),
         "SAFE metadata": Kind(place.relative_to(root) / "MTD_MSIL2A.xml", 0, of_images),
         "jp2": Kind(band.relative_to(root), 200, of_images),
         "GeoTIFF": Kind(Path("gpkg") / file.relative_to(root / "files"), 400, of_scene),
@@ -91,6 +99,31 @@ def build(root: Path) -> dict[str, Kind]:
         "PASTIS .npy": Kind(Path("pastis/DATA_S2/S2_10001.npy"), 128, of_pastis),
         "metadata.geojson": Kind(Path("pastis/metadata.geojson"), 0, of_pastis),
     }
+
+
+def write_parcels(root: Path, generator: np.random.Generator) -> None:
+    """Seven parcels in PSE-TAE's layout, dates of their own."""
+    names = [str(number) for number in range(1, 8)]
+    for name in ("DATA", "META"):
+        (root / name).mkdir(parents=True)
+    for number, name in enumerate(names):
+        np.save(root / "DATA" / f"{name}.npy", generator.uniform(0, 1, (5, 2, 3 + number)))
+    tables = {
+        "labels": {"crop": {name: number % 3 for number, name in enumerate(names)}},
+        "dates": {name: [f"2024-0{month}-1{number}" for month in range(1, 6)] for number, name in enumerate(names)},
+        "geomfeat": {name: [float(number)] for number, name in enumerate(names)},
+    }
+    for name, table in tables.items():
+        (root / "META" / f"{name}.json").write_text(json.dumps(table))
+
+
+def of_psetae(folder: Path) -> bytes:
+    reader = open_psetae(folder, PARCELS, 2, "fuzz")
+    return b"".join(
+        parcel.pixels.tobytes() + parcel.days.tobytes() + bytes([parcel.crop])
+        for part in range(len(reader))
+        for parcel in reader.read(part).parcels
+    )
 
 
 def of_images(folder: Path) -> bytes:

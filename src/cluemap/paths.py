@@ -12,7 +12,7 @@ STAGES = (
     *("train_segmenter", "train_reference", "train_baselines", "evaluate"),
 )
 
-PARCEL_STAGES = ("prepare_parcels",)  # of the data sets under `parcel_datasets` in params.yaml
+PARCEL_STAGES = ("prepare_parcels", "train_parcels")  # of the data sets under `parcel_datasets` in params.yaml
 
 
 def stage_folder(dataset: str, stage: str, out: Path = OUT) -> Path:

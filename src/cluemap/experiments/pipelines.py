@@ -58,8 +58,19 @@ class Pipeline:
             source = stage_folder(other.dataset, stage, other.folder)
             target = stage_folder(self.dataset, stage, self.folder)
             if stage not in reached and other.done(stage) and not target.exists():
-                with atomic_folder(target) as temporary:
-                    shutil.copytree(source, temporary, dirs_exist_ok=True, copy_function=_link)
+                self._take(source, target)
+
+    def take(self, other: "Pipeline", stages: Sequence[str]) -> None:
+        """Link the finished outputs of these stages of another pipeline; a stage that has outputs here keeps them."""
+        for stage in stages:
+            target = stage_folder(self.dataset, stage, self.folder)
+            if not target.exists():
+                self._take(stage_folder(other.dataset, stage, other.folder), target)
+
+    @staticmethod
+    def _take(source: Path, target: Path) -> None:
+        with atomic_folder(target) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True, copy_function=_link)
 
     def command(self, stage: str) -> list[str]:
         where = ["--params", str(self.params_file), "--out", str(self.folder), "--prepared", str(self.prepared)]

@@ -23,9 +23,11 @@ def scored_labels(legend: Legend) -> list[int]:
 
 @style.house_style()
 def confusion_matrix(
-    counts: NDArray[np.integer], legend: Legend, path: Path | str, title: str = "Confusion matrix, test windows"
-) -> Path:
-    """Counts of pixels (true class, predicted class) -> matrix in % of each true class, pixels on the margins.
+    counts: NDArray[np.integer], legend: Legend, path: Path | str, title: str = "Confusion matrix, test windows",
+    unit: str = "pixels",
+) -> Path:  # fmt: skip
+    """Counts of pixels, or another `unit`, (true class, predicted class) -> matrix in % of each true class, counts on
+    the margins.
 
     A further column (METHOD section 9: no prediction) is drawn only where it holds something. Classes without one
     true or predicted pixel are left out and named below.
@@ -48,7 +50,7 @@ def confusion_matrix(
     figure = Figure(figsize=(max(side + 3.2, 6.5), 1.0 + side + beneath))
     axes = style.tile(figure, 2.1, 1.0, 0.47 * shown.shape[1], 0.47 * len(kept))
     style.write(figure, 0.15, 0.12, title, fontsize=13, weight="bold")
-    note = "Rows add up to 100 % of a true class's pixels; the diagonal is recall."
+    note = f"Rows add up to 100 % of a true class's {unit}; the diagonal is recall."
     style.write(figure, 0.15, 0.40, note, fontsize=9, color=style.FAINT)
     _draw_cells(axes, shown)
     _name_sides(axes, shown, names, [class_colour(legend, labels[place]) for place in kept])

@@ -35,3 +35,10 @@ def pixel_loss(logits: Tensor, truth: Tensor, total: Total = identity) -> Tensor
     """b k h w, b h w (255 ignored) -> scalar: cross-entropy, mean over the pixels that count."""
     count = total((truth != 255).sum().to(logits.dtype))
     return F.cross_entropy(logits, truth, ignore_index=255, reduction="sum") / count.clamp_min(1.0)
+
+
+def focal_loss(logits: Tensor, target: Tensor, gamma: float, total: Total = identity) -> Tensor:
+    """b k, b -> scalar: mean of -(1 - p) ** gamma * log p of the true class (Lin et al. 2017)."""
+    count = total(logits.new_tensor(float(len(target))))
+    log_share = F.log_softmax(logits, dim=1).gather(1, target[:, None])[:, 0]
+    return (-((1 - log_share.exp()) ** gamma) * log_share).sum() / count.clamp_min(1.0)

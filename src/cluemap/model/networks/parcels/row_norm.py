@@ -1,9 +1,11 @@
 """Batch normalisation of rows that is the same for one process and for many."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd import Function
 
 
 class RowNorm(nn.BatchNorm1d):
@@ -29,7 +31,24 @@ class RowNorm(nn.BatchNorm1d):
 
 def _over_processes(x: Tensor) -> Tensor:
     """The sum over all processes; gradients pass."""
-    return all_reduce(x) if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 else x
+    many = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return _Total.apply(x) if many else x
+
+
+class _Total(Function):
+    """The sum over processes. What a process adds goes into every process's loss, so gradients are summed as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        summed = x.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.clone()
+        dist.all_reduce(summed)
+        return summed
 
 
 class RowLayer(nn.Sequential):

@@ -1,0 +1,66 @@
+"""Trained parcel networks as files: everything that is needed to use one stands in the file itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluemap.data.parcels.batches import Scaling
+from cluemap.data.parcels.parcels import Parcels
+from cluemap.data.patches import Legend
+from cluemap.errors import CheckpointError
+from cluemap.model.networks.parcels.parcel_network import ParcelNetwork
+from cluemap.model.storage import checkpoints
+from cluemap.params import ParcelParams
+
+FILE, KIND = "parcels.safetensors", "parcel network"
+SCALES = ("mean", "std", "geometry_mean", "geometry_std")
+
+
+@dataclass(frozen=True)
+class ParcelModel:
+    """A network, ready for inference, and how its inputs are made."""
+
+    network: ParcelNetwork
+    scaling: Scaling
+    dataset: str
+    legend: Legend
+    geometry: tuple[str, ...]
+    background: bool
+    params: ParcelParams
+
+
+def about_parcels(parcels: Parcels, scaling: Scaling, params: ParcelParams) -> dict[str, Any]:
+    """The description that goes into a model's file; no times or run ids: same training, same bits."""
+    card = parcels.card
+    return {
+        "kind": KIND,
+        "dataset": card.dataset,
+        "digest": card.digest,
+        "legend": card.legend.to_json(),
+        "geometry": list(card.geometry),
+        "background": card.background,
+        "scaling": {name: getattr(scaling, name).tolist() for name in SCALES},
+        "network": params.model_dump(mode="json"),
+    }
+
+
+def load_parcel_model(file: Path) -> ParcelModel:
+    """Raises CheckpointError: missing, damaged, or no parcel network."""
+    found = checkpoints.load(file)
+    content = found.about
+    if content.get("kind") != KIND:
+        raise CheckpointError(f"{file} holds a {content.get('kind')}, not a {KIND}: give the other model's file")
+    params, legend = ParcelParams.model_validate(content["network"]), Legend.from_json(content["legend"])
+    classes = len(legend.classes) + content["background"]
+    network = ParcelNetwork(len(legend.bands), len(content["geometry"]), classes, params)
+    try:
+        network.load_state_dict(checkpoints.split(found.tensors, "network/"))
+    except RuntimeError as error:
+        raise CheckpointError(f"{file} does not fit its own description: {error}") from None
+    network.eval().requires_grad_(False)
+    scaling = Scaling(*(np.array(content["scaling"][name], np.float32) for name in SCALES))
+    return ParcelModel(
+        network, scaling, content["dataset"], legend, tuple(content["geometry"]), content["background"], params
+    )

@@ -1,0 +1,1 @@
+"""Training on parcels: the task, labels voted for by image labels, baselines, scores."""
