@@ -69,7 +69,7 @@ def main() -> None:
     dates = np.arange(np.datetime64("2019-03-01"), np.datetime64("2019-10-15"), np.timedelta64(25, "D"))
     rows = []
     for seed in range(given.seeds):
-        region = make_region(given.side, make_tile(dates, (1, 0)), (5, seed))
+        region = make_region(given.side, given.side, make_tile(dates, (1, 0)), (5, seed))
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(region.shapes))
         tested, pool = np.array_split(order, 2)

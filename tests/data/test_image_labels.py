@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cluemap.data.image_labels import image_labels, split_of
+from cluemap.data.image_labels import certain_classes, image_labels, known_labels, split_of
+from cluemap.data.patches import VOID, Knowledge
 
 
 def test_image_labels_count_pixels():
@@ -38,3 +39,37 @@ def test_official_splits():
     names = {"T": "train", "V": "validation", "E": "test"}
     for official, letters in written_out.items():
         assert [split_of(fold, official) for fold in range(1, 6)] == [names[letter] for letter in letters]
+
+
+WHOLE = slice(0, 10), slice(0, 10)
+MASK = np.kron(np.array([[1, 2], [VOID, 2]]), np.ones((5, 5), int)).astype(np.uint8)  # class 1, 2, and land without
+
+
+@pytest.mark.parametrize(
+    ("silence", "hidden", "complete", "certain"),
+    [
+        ("absent", None, False, [True, True, True, True]),
+        ("unknown", None, False, [True, True, False, False]),
+        ("unknown", None, True, [True, True, True, True]),
+        ("absent", 3, False, [True, True, False, True]),  # class 3 grows on a field of another split
+        ("absent", 2, False, [True, True, True, True]),  # hidden here, but shown there
+        ("unknown", 3, True, [True, True, False, True]),
+    ],
+)
+def test_three_states(silence, hidden, complete, certain):
+    labels = np.where(MASK == VOID, 1, MASK).astype(np.uint8) if complete else MASK
+    there = None if hidden is None else np.where(MASK == VOID, hidden, VOID).astype(np.uint8)
+    known = Knowledge(4, 0.01, silence=silence, hidden=there)
+    held = known_labels(labels, known, *WHOLE, 0.01)
+    assert held.tolist() == [True, True, False, False]
+    assert certain_classes(held, labels, known, *WHOLE).tolist() == certain
+
+
+def test_lists_of_areas_may_be_complete_or_not():
+    areas, crops = np.zeros((10, 10), np.int32), np.array([[True, False, True]])
+    empty = np.full((10, 10), VOID, np.uint8)
+    for silence, certain in (("absent", [True] * 3), ("unknown", [True, False, True])):
+        known = Knowledge(3, None, areas, crops, 0.5, silence)
+        held = known_labels(empty, known, *WHOLE, 0.01)
+        assert held.tolist() == [True, False, True]
+        assert certain_classes(held, empty, known, *WHOLE).tolist() == certain

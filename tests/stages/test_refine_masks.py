@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from cluemap.errors import DataError, TrainingError
 from cluemap.params import load_params
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages import refine_masks as stage_module
-from cluemap.stages.make_masks import open_masks, read_masks
+from cluemap.stages.make_masks import open_masks, read_masks, undecided
 from cluemap.stages.refine_masks import (
     at_random,
     best_round,
@@ -233,3 +234,37 @@ def test_where_there_is_no_background_the_rest_is_a_class_between_rounds_and_255
     masks = np.array([[[1, 255, 3]]], np.uint8)
     assert with_rest(masks).tolist() == [[[1, 0, 3]]]
     assert without_rest(with_rest(masks)).tolist() == masks.tolist()
+
+
+def test_what_is_unknown_is_possible(copy):
+    """A round may give a window's pixels a class of which its label does not say whether it is there, and no other."""
+    stage = stage_of(copy, learner="linear", confidence=0.0)
+    windows = stage.windows()
+    train, first = windows.indexes("train"), np.asarray(read_masks(stage.folder_of("make_masks") / "masks", windows)[0])
+    held = windows.image_labels.copy()
+    held[train[::2]] &= np.arange(held.shape[1]) != 0  # class 1 is no longer named
+    silent, source = replace(windows, image_labels=held), stage.folder_of("make_masks") / "masks"
+    masks = {"train": first, "validation": np.asarray(open_masks(source, "validation", windows))}
+    known = np.ones_like(held)
+    known[train[::2], 0] = False
+    partial = replace(windows, image_labels=held, known=known)
+    found = {name: one_round(SeriesFeatures(one), masks, stage.params.refine, 0)["train"][::2]
+             for name, one in (("silent", silent), ("partial", partial))}  # fmt: skip
+    assert not (found["silent"] == 1).any()
+    assert (found["partial"] == 1).any()
+    for mask, classes in zip(found["partial"], held[train[::2]], strict=True):
+        assert set(np.unique(mask)) <= {0, 1, 255, *(np.flatnonzero(classes) + 1)}
+
+
+def test_background_is_left_open_where_a_label_is_incomplete(copy):
+    windows = stage_of(copy).windows()
+    train = windows.indexes("train")
+    known = np.ones_like(windows.image_labels)
+    known[train[1], 0] = False
+    masks = np.zeros((len(train), 4, 4), np.uint8)
+    masks[:, 0] = 2
+    assert (undecided(masks, windows, "train") == masks).all()
+    found = undecided(masks, replace(windows, known=known), "train")
+    assert (found[1, 1:] == 255).all()
+    assert (found[1, 0] == 2).all()
+    assert (np.delete(found, 1, axis=0) == np.delete(masks, 1, axis=0)).all()

@@ -1,5 +1,7 @@
 """The classifier's scores on validation, against the masks that the later stages would make of the same CAMs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -58,3 +60,51 @@ def test_agreement_compares_two_cams_and_reads_no_truth(task, monkeypatch):
     after = task.validate()
     assert after["cam_agreement"] == before["cam_agreement"]
     assert after["clue_cam_miou_fixed"] != before["clue_cam_miou_fixed"]
+
+
+@pytest.mark.parametrize("step", [0, 99])
+def test_unknown_classes_give_no_gradient(task, step):
+    """Neither to a window's logits of the class, nor to its maps, nor (where there are clues) to its tokens."""
+    windows = task.windows
+    known = windows.image_labels | (np.arange(len(windows)) % 3 == 0)[:, None]
+    task.windows = replace(windows, known=known)
+    (batch,) = list(scan(task.windows, windows.indexes("train")[:6], 6, ALONE))
+    kept = {}
+
+    def forward(batch):
+        out = task.network(batch.images, batch.day, batch.valid)
+        kept.update(logits=out.logits, temporal=out.temporal, spatial=out.spatial, dense=out.watched.dense)
+        for tensor in kept.values():
+            tensor.retain_grad()
+        return out
+
+    task.network.train()
+    parts = task.losses(forward, batch, step)
+    wanted = [kept[name] for name in ("logits", "temporal", "spatial")]
+    gradients = torch.autograd.grad(parts["total"], wanted, retain_graph=True)
+    told = torch.from_numpy(known[batch.index.numpy()])
+    assert (~told).any()
+    for gradient in gradients:
+        per_class = gradient.flatten(2).abs().sum(dim=2) if gradient.dim() > 2 else gradient.abs()
+        assert (per_class[~told] == 0).all()
+        assert (per_class[told] > 0).any()
+    if step:
+        (dense,) = torch.autograd.grad(parts["clue"], [kept["dense"]])
+        per_class = dense.abs().sum(dim=(1, 3))
+        assert (per_class[~told] == 0).all()
+        assert (per_class[told] > 0).any()
+
+
+def test_what_is_unknown_changes_no_loss(task):
+    """A batch whose unknown labels were flipped gives the same losses but for those of present classes."""
+    (batch,) = list(scan(task.windows, task.windows.indexes("train")[:5], 5, ALONE))
+    known = torch.rand(batch.image_labels.shape, generator=torch.Generator().manual_seed(0)) < 0.6
+    forward = lambda batch: task.network(batch.images, batch.day, batch.valid)
+    one, other = (
+        task.losses(forward, replace(batch, known=known, image_labels=labels), 0)
+        for labels in (batch.image_labels & known, batch.image_labels | ~known)
+    )
+    assert one["classification"] == other["classification"]
+    assert one["auxiliary"] == other["auxiliary"]
+    every = task.losses(forward, replace(batch, image_labels=batch.image_labels & known), 0)
+    assert one["classification"] != every["classification"]

@@ -1,5 +1,8 @@
 """Windows on the device as a whole against windows read from the files: the same batches, to the bit."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from builders import write_prepared
@@ -10,13 +13,22 @@ from cluemap.errors import DataError
 from cluemap.training import device_windows as module
 from cluemap.training.device_windows import DeviceWindows, size_in_bytes, windows_on_device
 
-FIELDS = ("images", "day", "valid", "image_labels", "index", "mask")
+FIELDS = ("images", "day", "valid", "image_labels", "index", "mask", "known")
 
 
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory) -> Windows:
     counts = {"train": 13, "validation": 5, "test": 3}
     return Windows.open(write_prepared(tmp_path_factory.mktemp("data") / "prepare", counts, size=12))
+
+
+def test_what_is_not_known_goes_with_the_windows(windows, tmp_path):
+    partial = replace(windows, known=windows.image_labels | (windows.dates % 2 == 0)[:, None])
+    train = partial.indexes("train")
+    (found,), (wanted,) = (list(way([train[[4, 2]]])) for way in (DeviceWindows(partial, train, "cpu").stream,
+                                                                  lambda order: stream(partial, order)))  # fmt: skip
+    assert torch.equal(found.known, wanted.known)
+    np.testing.assert_array_equal(found.known.numpy(), partial.known[train[[4, 2]]])
 
 
 @pytest.mark.parametrize("with_masks", [False, True])

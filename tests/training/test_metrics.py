@@ -207,3 +207,14 @@ def test_average_precision_without_any_positive_is_unknown():
     score, truth = classified()
     found = fast.average_precision(score, np.zeros_like(truth))
     assert all(math.isnan(value) for value in (found["macro"], found["micro"], *found["classes"]))
+
+
+def test_average_precision_of_what_is_known():
+    """As if the unknown ones had been taken out, class by class."""
+    score, truth = classified(4)
+    known = truth | (draw(9).uniform(size=truth.shape) < 0.5)
+    found = fast.average_precision(score, truth, known)
+    for k in range(K):
+        alone = fast.average_precision(score[known[:, k]][:, [k]], truth[known[:, k]][:, [k]])
+        assert math.isnan(found["classes"][k]) if k == 3 else found["classes"][k] == pytest.approx(alone["macro"])
+    assert found["macro"] != pytest.approx(fast.average_precision(score, truth)["macro"])

@@ -30,6 +30,7 @@ class RawBatch:
     image_labels: Tensor  # bool b k
     index: Tensor  # int64 b
     mask: Tensor | None = None  # uint8 b h w
+    known: Tensor | None = None  # bool b k, of which classes the image label says anything; None: of all
 
     def to(self, device: torch.device | str) -> "RawBatch":
         return _moved(self, device)
@@ -45,6 +46,7 @@ class Batch:
     image_labels: Tensor  # bool b k
     index: Tensor  # int64 b, row in the table of windows
     mask: Tensor | None = None  # int64 b h w
+    known: Tensor | None = None  # bool b k
 
     def to(self, device: torch.device | str) -> "Batch":
         return _moved(self, device)
@@ -83,6 +85,7 @@ def load_raw(windows: Windows, indexes: NDArray, masks: NDArray | None = None, p
         image_labels=torch.from_numpy(windows.image_labels[indexes]),
         index=torch.from_numpy(indexes.copy()),
         mask=None if masks is None else torch.from_numpy(mask_rows(windows, indexes, masks)),
+        known=None if windows.known is None else torch.from_numpy(windows.known[indexes]),
     )
 
 
@@ -94,7 +97,7 @@ def normalise(raw: RawBatch, mean: Tensor, std: Tensor) -> Batch:
     for out, given in zip(images.split(windows), raw.images.split(windows), strict=True):
         out.copy_(given).sub_(mean).div_(std).masked_fill_(given == NODATA, 0.0)
     mask = None if raw.mask is None else raw.mask.long()
-    return Batch(images, raw.day.long(), raw.valid, raw.image_labels, raw.index, mask)
+    return Batch(images, raw.day.long(), raw.valid, raw.image_labels, raw.index, mask, raw.known)
 
 
 def statistics(windows: Windows, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

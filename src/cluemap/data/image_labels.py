@@ -37,6 +37,25 @@ def known_labels(
     return held if held.any() or not (window == VOID).any() else None
 
 
+def certain_classes(
+    held: NDArray[np.bool_], labels: NDArray[np.uint8], known: Knowledge, rows: slice, columns: slice
+) -> NDArray[np.bool_]:
+    """k, h w -> k: of which classes it is known whether the window (rows, columns) holds them; those it holds are.
+
+    Unknown are the classes of fields that are hidden here, and with `silence: unknown` all that is not held, unless
+    every pixel of the window has a label.
+    """
+    certain = np.ones_like(held)
+    complete = known.areas is None and not (labels[rows, columns] == VOID).any()
+    if known.silence == "unknown" and not complete:
+        certain = held.copy()
+    if known.hidden is not None:
+        there = np.unique(known.hidden[rows, columns])
+        crops = there[(there >= 1) & (there <= known.classes)].astype(np.int64) - 1
+        certain[crops] = held[crops]
+    return certain
+
+
 def split_of(fold: int, official: int) -> str:
     """Which split the patches of `fold` (1..5) belong to in official split `official`: three folds from that number
     on (round the circle of five) train, the next validates, the next tests."""

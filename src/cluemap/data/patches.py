@@ -62,6 +62,8 @@ class Knowledge:
     areas: NDArray[np.int32] | None = None  # h w, the area each pixel lies in (row of `crops`), -1 = none
     crops: NDArray[np.bool_] | None = None  # a k, the crops each area is said to have
     cover: float = 0.5  # a window takes the crops of every area that covers at least this share of it
+    silence: str = "absent"  # absent | unknown: a class that labels do not name, where not all of the land has one
+    hidden: NDArray[np.uint8] | None = None  # h w, ids of fields that another split's windows show; VOID elsewhere
 
 
 @dataclass(frozen=True, eq=False)

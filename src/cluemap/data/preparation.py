@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cluemap.data.patches import SPLITS, Reader
@@ -51,6 +52,7 @@ def prepare(
         try:
             _write(work, reader, params, progress, workers or min(MOST_WORKERS, threads.cores()))
             _check(work.writer, params)
+            _check_known(work.writer)
             card = work.writer.finish(params.dataset, params.windows.max_dates)
             _note_unseen(reader, place / ARRAYS)
         finally:
@@ -158,12 +160,44 @@ def _note_unseen(reader: Reader, arrays: Path) -> None:
 def _metrics(writer: Writer) -> dict[str, Any]:
     rows, names = writer.rows, writer.legend.class_names
     labels = {split: np.array([row["labels"] for row in rows if row["split"] == split]) for split in SPLITS}
+    known = {split: np.array([row["known"] for row in rows if row["split"] == split]) for split in SPLITS}
     seen, _, _, every = np.sum(list(writer.moments.values()), axis=(0, 2))  # over splits and bands
     return {
         "windows_per_class": {
             split: dict(zip(names, held.sum(axis=0).tolist(), strict=True)) for split, held in labels.items()
         },
+        "image_labels": {split: _states(labels[split], known[split]) for split in SPLITS},
         "mean_dates": float(np.mean([row["dates"] for row in rows])),
         "mean_classes_per_window": float(np.mean([sum(row["labels"]) for row in rows])),
         "no_data_share": 1 - seen / every,
     }
+
+
+def _states(held: NDArray[np.bool_], known: NDArray[np.bool_]) -> dict[str, int]:
+    """n k, n k -> how many labels say that a class is there, that it is not, and nothing."""
+    return {"present": int(held.sum()), "absent": int((known & ~held).sum()), "unknown": int((~known).sum())}
+
+
+def _check_known(writer: Writer) -> None:
+    """Say how much is known, where not all is.
+
+    Raises:
+        DataError: no training window is known to lack any class: a classifier would learn to say yes to everything.
+    """
+    rows = [row for row in writer.rows if row["split"] == "train"]
+    held, known = (np.array([row[name] for row in rows]) for name in ("labels", "known"))
+    if known.all():
+        return
+    lacking = (known & ~held).any(axis=0)
+    if not lacking.any():
+        raise DataError(
+            "no training window is known to lack any class, so a classifier would learn to say yes to everything: set "
+            "labels.silence: absent in scene.yaml, or label some windows completely"
+        )
+    states = _states(held, known)
+    log.info(
+        "image labels of the training windows: %(present)d present, %(absent)d absent, %(unknown)d unknown", states
+    )
+    if not lacking.all():
+        names = [name for name, one in zip(writer.legend.class_names, lacking, strict=True) if not one]
+        log.warning("no training window is known to lack %s: nothing tells them from others", ", ".join(names))

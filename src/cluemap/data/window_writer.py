@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("labels", pa.list_(pa.bool_())),
     ]
 )
+KNOWN = pa.field("known", pa.list_(pa.bool_()))  # a column only where something is not known
 OWN = ("name", "patch", "split", "tile", "crs", "fold", "row", "column", "x", "y", "pixel")  # columns from CutWindow
 
 
@@ -96,13 +97,15 @@ class Writer:
             "mask_row": self._file(f"masks_{window.split}.npy", np.uint8, window.mask.shape).append(window.mask[None]),
         }
         own = {name: getattr(window, name) for name in OWN}
-        self.rows.append({**own, **places, "labels": labels.tolist()})
+        known = np.ones(len(labels), bool) if window.known is None else window.known
+        self.rows.append({**own, **places, "labels": labels.tolist(), "known": known.tolist()})
         self.moments[window.split] += moments
 
     def finish(self, dataset: str, max_dates: int) -> dict[str, Any]:
         """Close the arrays, write table and card; returns the card's content."""
         self.close()
-        table = pa.Table.from_pylist(self.rows, schema=SCHEMA)
+        partial = not all(all(row["known"]) for row in self.rows)
+        table = pa.Table.from_pylist(self.rows, schema=SCHEMA.append(KNOWN) if partial else SCHEMA)
         pq.write_table(table, self.folder / "windows.parquet")
         mean, std = statistics(self.moments["train"])
         splits = [row["split"] for row in self.rows]

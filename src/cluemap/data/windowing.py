@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.image_labels import known_labels, split_of
+from cluemap.data.image_labels import certain_classes, known_labels, split_of
 from cluemap.data.patches import NODATA, Patch
 from cluemap.errors import DataError
 from cluemap.params import WindowParams
@@ -31,6 +31,7 @@ class CutWindow:
     valid: NDArray[np.bool_]  # t, false where the date has no data in the whole window
     mask: NDArray[np.uint8]  # h w
     labels: NDArray[np.bool_] | None = None  # k, the image label; None: it follows from the mask
+    known: NDArray[np.bool_] | None = None  # k, whether a class is known to be there or not; None: all are
 
 
 def starts(length: int, size: int, stride: int, flush_edge: bool) -> list[int]:
@@ -75,11 +76,12 @@ def _window(patch: Patch, number: int, row: int, column: int, params: WindowPara
     rows, columns = slice(row, row + params.size), slice(column, column + params.size)
     images = patch.images[:, :, rows, columns]
     valid = (images != NODATA).any(axis=(1, 2, 3))
-    name, labels = f"{patch.name}_{number}", None
+    name, labels, known = f"{patch.name}_{number}", None, None
     if patch.knowledge is not None:
         labels = known_labels(patch.labels, patch.knowledge, rows, columns, params.presence)
         if labels is None or not valid.any():
             return None
+        known = certain_classes(labels, patch.labels, patch.knowledge, rows, columns)
     if not valid.any():
         raise DataError(
             f"{patch.source}: window {name} has no data on any of its {len(valid)} dates: take patch {patch.name} "
@@ -104,4 +106,5 @@ def _window(patch: Patch, number: int, row: int, column: int, params: WindowPara
         valid=valid[kept],
         mask=np.ascontiguousarray(patch.labels[rows, columns]),
         labels=labels,
+        known=known,
     )

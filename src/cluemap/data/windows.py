@@ -49,6 +49,12 @@ class Windows:
     _shards: tuple[NDArray[np.int16], ...]
     _days: NDArray[np.int16]
     _valid: NDArray[np.bool_]
+    known: NDArray[np.bool_] | None = None  # N k, whether a class is known to be there or not; None: all are
+
+    @property
+    def possible(self) -> NDArray[np.bool_]:
+        """N k: the classes that a window holds or may hold."""
+        return self.image_labels if self.known is None else self.image_labels | ~self.known
 
     @classmethod
     def open(cls, folder: Path | str) -> "Windows":
@@ -78,6 +84,7 @@ class Windows:
             _shards=_open_shards(folder, card, column["shard"], column["start"] + column["dates"]),
             _days=open_array(folder / "days.npy", np.int16, (total,), MEND),
             _valid=open_array(folder / "valid.npy", np.bool_, (total,), MEND),
+            known=np.stack(table["known"].to_list()).astype(bool) if "known" in table else None,
         )
 
     def __len__(self) -> int:

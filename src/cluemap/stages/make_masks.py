@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cluemap.data.windows import Windows
 from cluemap.errors import DataError
 from cluemap.files import atomic_folder, open_array, read_json, write_json
-from cluemap.model.method.pseudo_masks import best_class, pseudo_mask, upsample
+from cluemap.model.method.pseudo_masks import IGNORED, best_class, pseudo_mask, upsample
 from cluemap.params import Params
 from cluemap.stages.make_cams import SPLITS, cam_file, sources_of
 from cluemap.training.metrics import (
@@ -52,9 +52,17 @@ def make_masks(windows: Windows, cams: Path, params: Params, folder: Path) -> fl
             pseudo_mask(score, winner, threshold, background, params.masks.ignore_band).numpy()
             for score, winner, _ in pixels(windows, cams, source, split)
         )
-        masks[split] = np.concatenate(list(parts))
+        masks[split] = undecided(np.concatenate(list(parts)), windows, split)
     write_masks(folder / "masks", masks, windows, {"threshold": threshold, "source": source})
     return threshold
+
+
+def undecided(masks: NDArray[np.uint8], windows: Windows, split: str) -> NDArray[np.uint8]:
+    """n h w -> n h w: no background where the image label leaves open what else a window holds."""
+    if windows.known is None:
+        return masks
+    partial = np.asarray((~windows.known[windows.indexes(split)]).any(axis=1))
+    return np.where(partial[:, None, None] & (masks == 0), IGNORED, masks).astype(np.uint8)
 
 
 def write_masks(folder: Path, masks: Mapping[str, NDArray[np.uint8]], windows: Windows, about: dict[str, Any]) -> None:

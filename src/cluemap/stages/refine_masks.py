@@ -122,8 +122,9 @@ def folds_of(windows: Windows, indexes: NDArray[np.int64], folds: int) -> NDArra
 def asked(
     learners: list[PixelLearner], windows: Windows, indexes: NDArray[np.int64], params: RefineParams
 ) -> NDArray[np.uint8]:
-    """n h w: what the learners' mean says of these windows under their image labels."""
-    may, ranks = allowed(windows.image_labels[indexes]), learners[0].ranks
+    """n h w: what the learners' mean says of these windows under their image labels; of what a label does not say
+    whether it is there, anything may be there."""
+    may, ranks = allowed(windows.possible[indexes]), learners[0].ranks
 
     def chunk(start: int) -> NDArray[np.uint8]:
         here = slice(start, start + CHUNK)

@@ -58,10 +58,10 @@ class ClassifierTask:
             params.affinity, params.temporal_weighting, params.affinity.blend,
         )  # fmt: skip
         parts = {
-            "classification": classification_loss(out.logits.float(), labels, total),
-            "auxiliary": auxiliary_loss(out, labels, total),
+            "classification": classification_loss(out.logits.float(), labels, total, batch.known),
+            "auxiliary": auxiliary_loss(out, labels, total, batch.known),
             "tap": tap_loss(raw, refined, labels, total),
-            "clue": self._clue_loss(seen.dense, raw, labels) if step >= params.clues.start_step else raw.new_zeros(()),
+            "clue": self._clue_loss(seen.dense, raw, batch) if step >= params.clues.start_step else raw.new_zeros(()),
         }
         whole = (
             parts["classification"]
@@ -71,10 +71,10 @@ class ClassifierTask:
         )
         return {"total": whole, **parts}
 
-    def _clue_loss(self, dense: Tensor, raw: Tensor, labels: Tensor) -> Tensor:
-        total, params = self.ranks.total, self.params.clues
+    def _clue_loss(self, dense: Tensor, raw: Tensor, batch: Batch) -> Tensor:
+        total, params, labels = self.ranks.total, self.params.clues, batch.image_labels
         dense, flat = dense.float(), rearrange(raw.detach(), "b k i j -> b k (i j)")
-        self.clues, positive, negative = learn(dense, flat, labels, self.clues, params, total)
+        self.clues, positive, negative = learn(dense, flat, labels, self.clues, params, total, known=batch.known)
         self._used = positive, negative
         return clue_loss(
             dense, self.clues, positive, negative, labels, params.tau, params.positive_in_denominator, total
@@ -148,9 +148,9 @@ class ClassifierTask:
         """Average precision per class, macro and micro, the same on every rank, from every rank's logits."""
         windows, indexes = self.windows, self.windows.indexes("validation")
         together = gather_rows(logits, self.ranks)
-        found = {}
+        found, told = {}, None if windows.known is None else windows.known[indexes]
         if self.ranks.first:
-            found = average_precision(in_order(together, indexes), windows.image_labels[indexes])
+            found = average_precision(in_order(together, indexes), windows.image_labels[indexes], told)
         found = self.ranks.agree(found)
         names = windows.card.legend.class_names
         per_class = {f"average_precision/{name}": value for name, value in zip(names, found["classes"], strict=True)}
@@ -158,10 +158,12 @@ class ClassifierTask:
         return {"mean_average_precision": found["macro"], "micro_average_precision": found["micro"], **known}
 
 
-def auxiliary_loss(out: Classified, labels: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+def auxiliary_loss(
+    out: Classified, labels: Tensor, total: Callable[[Tensor], Tensor], known: Tensor | None = None
+) -> Tensor:
     """Mean of the classification loss on the two auxiliary logits (means of the patch scores over the grid)."""
     logits = [scores_.float().mean(dim=(2, 3)) for scores_ in (out.temporal, out.spatial)]
-    return sum(classification_loss(part, labels, total) for part in logits) / 2  # type: ignore[return-value]
+    return sum(classification_loss(part, labels, total, known) for part in logits) / 2  # type: ignore[return-value]
 
 
 def positions_taken(used: Used, count: int) -> Tensor:

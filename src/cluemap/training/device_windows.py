@@ -29,6 +29,7 @@ class DeviceWindows:
         self.row[indexes] = np.arange(len(indexes))
         self.first, self.length = self._here(ends - lengths), self._here(lengths)
         self.image_labels = self._here(windows.image_labels[indexes])
+        self.known = None if windows.known is None else self._here(windows.known[indexes])
         shape = (total + 1, len(windows.card.legend.bands), windows.card.size, windows.card.size)
         self.images = torch.empty(shape, dtype=torch.int16, device=device)  # the last row is the padding's
         self.day = torch.zeros(total + 1, dtype=torch.int16, device=device)
@@ -59,7 +60,9 @@ class DeviceWindows:
         step = torch.arange(longest, device=self.device)
         first, length = self.first[row, None], self.length[row, None]
         dates = torch.where(step < length, first + step, len(self.day) - 1)  # b t
-        return RawBatch(self.images[dates], self.day[dates], self.valid[dates], self.image_labels[row], index, mask)
+        known = None if self.known is None else self.known[row]
+        labels = self.image_labels[row]
+        return RawBatch(self.images[dates], self.day[dates], self.valid[dates], labels, index, mask, known)
 
     def _here(self, numbers: NDArray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self.device, non_blocking=True)

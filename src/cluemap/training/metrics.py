@@ -148,12 +148,14 @@ def curve(counts: NDArray[np.int64], ids: Ids) -> Curve:
     return Curve(curve_thresholds(points), np.asarray(result.overall_accuracy), np.asarray(result.miou))
 
 
-def average_precision(scores_: NDArray, labels: NDArray) -> dict[str, Any]:
-    """n K scores, n K bool -> "macro" (over classes with a positive), "micro", "classes" (NaN: class not there)."""
-    known = np.asarray(labels.any(axis=0))
+def average_precision(scores_: NDArray, labels: NDArray, known: NDArray | None = None) -> dict[str, Any]:
+    """n K scores, n K bool -> "macro" (over classes with a positive), "micro", "classes" (NaN: class not there); over
+    the windows of which it is `known` (n K bool, None: all) whether they hold the class."""
+    told = np.ones(labels.shape, bool) if known is None else known
+    there = np.asarray((labels & told).any(axis=0))
     classes = [
-        float(average_precision_score(labels[:, k], scores_[:, k])) if known[k] else float("nan")
+        float(average_precision_score(labels[told[:, k], k], scores_[told[:, k], k])) if there[k] else float("nan")
         for k in range(labels.shape[1])
     ]
-    micro = float(average_precision_score(labels.ravel(), scores_.ravel())) if known.any() else float("nan")
+    micro = float(average_precision_score(labels[told], scores_[told])) if there.any() else float("nan")
     return {"macro": float(_mean_of_known(np.array(classes))), "micro": micro, "classes": classes}

@@ -11,6 +11,7 @@ from scenes import CRSS, LABELS, LEFT, TOP, make_region, write_files, write_poin
 
 from cluemap.data.patches import VOID
 from cluemap.data.preparation import prepare
+from cluemap.data.scenes.grid import Grid
 from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.data.splits.field_split import LEFT_OUT
 from cluemap.data.windowing import cut, starts
@@ -172,3 +173,51 @@ def test_windows_of_a_fold_lie_in_its_blocks(scene):
     for window in windows:
         places.setdefault((window.x, window.y), set()).add(window.fold)
     assert all(len(folds) == 1 for folds in places.values())
+
+
+def test_classes_of_fields_that_another_split_shows_are_unknown(scene):
+    """A window that holds a beet field of another fold is not said to be without beet."""
+    split = {"kind": "parcels", "block": 240.0, "gap": 80.0}
+    reader = open_scene(describe(scene, fields_of(9), split), params_of(12, 12))
+    unknown = 0
+    for patch in reader:
+        for window in cut(patch, params_of(12, 12)):
+            place = Grid(reader.imagery.grid.crs, window.x, window.y, 10.0, 12, 12)
+            every = reader.labels.ids(place)
+            hidden = set(every[window.mask == VOID].tolist())
+            for k in range(1, len(window.labels) + 1):
+                assert window.known[k - 1] == (window.labels[k - 1] or k not in hidden)
+            unknown += int((~window.known).sum())
+    assert unknown > 10
+
+
+@pytest.mark.parametrize(("outside", "silence"), [("unlabelled", "absent"), ("unlabelled", "unknown")])
+def test_prepare_says_how_much_is_known(scene, tmp_path, outside, silence):
+    root = describe(scene, fields_of(4), {"block": 240.0, "gap": 20.0, "seed": 1}, outside=outside, silence=silence)
+    params = load_params("demo").model_copy(
+        update={"dataset": "mine", "source": SceneSource(format="scene"), "windows": params_of(6, 6)}
+    )
+    found = prepare(open_scene(root, params.windows), params, tmp_path / "windows", progress=False)["image_labels"]
+    windows = Windows.open(tmp_path / "windows")
+    if silence == "absent":
+        assert windows.known is None
+        assert found["train"]["unknown"] == 0
+        return
+    for split, counts in found.items():
+        known, held = (part[windows.indexes(split)] for part in (windows.known, windows.image_labels))
+        states = {"present": held.sum(), "absent": (known & ~held).sum(), "unknown": (~known).sum()}
+        assert counts == states
+        complete = (windows.masks(split) != VOID).all(axis=(1, 2))
+        np.testing.assert_array_equal(known.all(axis=1), complete | held.all(axis=1))
+    assert found["train"]["unknown"] > found["train"]["present"]
+
+
+def test_labels_that_never_say_no_are_refused(scene, tmp_path):
+    table = fields_of(4).iloc[::9]  # no window is labelled completely
+    root = describe(scene, table, {"block": 240.0, "gap": 20.0, "seed": 1}, outside="unlabelled", silence="unknown")
+    params = load_params("demo").model_copy(
+        update={"dataset": "mine", "source": SceneSource(format="scene"), "windows": params_of(11, 11)}
+    )
+    with pytest.raises(DataError, match=r"no training window is known to lack any class.*set labels\.silence: absent"):
+        prepare(open_scene(root, params.windows), params, tmp_path / "windows", progress=False)
+    assert not (tmp_path / "windows").exists()

@@ -66,6 +66,16 @@ def test_used_positions(negatives_from):
         np.testing.assert_array_equal(mine.numpy(), oracle)
 
 
+def test_land_that_may_hold_a_class_is_no_negative_of_it():
+    cam = draw().uniform(0, 1, (B, K, N))
+    known = LABELS | (draw(1).uniform(size=LABELS.shape) < 0.5)
+    positive, negative = fast.used_positions(tensor(cam), tensor(LABELS), 0.4, 0.2, "all_windows", tensor(known))
+    theirs = oracles.used_positions(cam, LABELS, 0.4, 0.2, "all_windows")
+    np.testing.assert_array_equal(positive.numpy(), theirs[0])
+    np.testing.assert_array_equal(negative.numpy(), theirs[1] & known[:, :, None])
+    assert (theirs[1] & ~known[:, :, None]).any()
+
+
 def test_cosine_to_own_clues():
     dense, _, _, positives, _ = learning_inputs()
     lengths = draw().uniform(0.1, 9, (K, M, 1))

@@ -61,6 +61,19 @@ def test_classification_loss_is_torchs_multi_label_soft_margin():
     agree(fast.classification_loss(logits, labels), theirs.item())
 
 
+def test_what_is_not_known_does_not_count_and_gives_no_gradient():
+    """The mean over the known ones, pair by pair; and the same over ranks."""
+    logits, known = draw(1).normal(size=(B, K)), draw(2).uniform(size=(B, K)) < 0.6
+    slow = [oracles.soft_margin(logits[[b]][:, [k]], LABELS[[b]][:, [k]]) for b, k in np.argwhere(known)]
+    value, gradient = of_one(lambda x, y, z: fast.classification_loss(x, y, known=z), logits, LABELS, known)
+    agree(value, np.mean(slow))
+    assert (gradient[~tensor(known)] == 0).all()
+    assert (gradient[tensor(known)] != 0).all()
+    shares = over_ranks(lambda x, y, z, total: fast.classification_loss(x, y, total, z), logits, LABELS, known)
+    agree(shares[0], np.mean(slow))
+    agree(shares[1], gradient.numpy())
+
+
 def test_classification_loss_of_sure_logits():
     logits = torch.where(tensor(LABELS), 300.0, -300.0)
     assert fast.classification_loss(logits, tensor(LABELS)).item() == 0

@@ -61,6 +61,7 @@ class Labelling:
                 self.files.append(folder / scene.truth.file)
         else:
             mapped, self.presence = spec, 0.0 if isinstance(spec, Points) else None
+        self.silence = spec.silence
         self.mapped = None
         if mapped is not None:
             ids = label_ids(shapes, mapped, folder, table, self.notes).astype(np.int32)
@@ -85,11 +86,18 @@ class Labelling:
         shapes = self.mapped if fold is None else self.of_fold.get(fold, self.mapped)
         return shapes.draw(place, self.ground, np.uint8)
 
-    def knowledge(self, place: Grid) -> Knowledge:
-        """How the windows of this piece get their image labels."""
+    def knowledge(self, place: Grid, fold: int | None = None) -> Knowledge:
+        """How the windows of this piece get their image labels; of a fold, where fields are kept whole."""
+        count = len(self.legend.classes)
         if self.areas is None or self.crops is None:
-            return Knowledge(len(self.legend.classes), self.presence)
-        return Knowledge(len(self.legend.classes), None, self.areas.draw(place, -1, np.int32), self.crops, self.cover)
+            return Knowledge(count, self.presence, silence=self.silence, hidden=self._hidden(place, fold))
+        return Knowledge(count, None, self.areas.draw(place, -1, np.int32), self.crops, self.cover, self.silence)
+
+    def _hidden(self, place: Grid, fold: int | None) -> NDArray[np.uint8] | None:
+        """h w: ids of the fields of other folds; None where no field is hidden."""
+        if fold is None or not self.of_fold:
+            return None
+        return np.where(self.ids(place, fold) == VOID, self.ids(place), VOID).astype(np.uint8)
 
     def reaches(self, place: Grid) -> bool:
         """Whether anything at all is known of this piece."""

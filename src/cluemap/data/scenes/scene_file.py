@@ -87,6 +87,7 @@ class Polygons(Part):
     encoding: str | None = None  # of a Shapefile's texts, like UTF-8 or cp1252; absent: what it says, else found out
     outside: Literal["unlabelled", "background"] = "unlabelled"  # land without a polygon
     others: Literal["refuse", "unlabelled", "background"] = "refuse"  # polygons of a class that is not in `classes`
+    silence: Literal["absent", "unknown"] = "absent"  # a class that is not named where not all land has a label
 
 
 class Points(Part):
@@ -99,6 +100,7 @@ class Points(Part):
     crs: str | None = None
     encoding: str | None = None
     others: Literal["refuse", "unlabelled", "background"] = "refuse"
+    silence: Literal["absent", "unknown"] = "absent"  # a class that is not named where not all land has a label
 
 
 class Areas(Part):
@@ -112,6 +114,7 @@ class Areas(Part):
     table: str | None = None  # CSV that holds `column`; absent: the polygons hold it
     key: str | None = None  # with `table`: the column by which polygons and table are joined
     cover: float = Field(default=0.5, gt=0, le=1)  # a window takes the crops of an area that covers this share of it
+    silence: Literal["absent", "unknown"] = "absent"  # a class that is not named where not all land has a label
 
 
 Labels = Annotated[Polygons | Points | Areas, Field(discriminator="kind")]

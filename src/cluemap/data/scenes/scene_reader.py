@@ -97,7 +97,7 @@ class SceneReader:
             source=self.file,
             first_window=piece.first_window,
             offset=piece.offset,
-            knowledge=self.labels.knowledge(place),
+            knowledge=self.labels.knowledge(place, piece.fold),
         )
         return checked(patch, self.legend)
 

@@ -152,7 +152,7 @@ def _windows(reader: SceneReader, params: WindowParams, found: Findings) -> None
     """Image labels of all windows of labelled land; no image is read."""
     for piece in reader.pieces:
         place = reader.imagery.grid.cut(piece.rows, piece.columns)
-        labels, known = reader.labels.ids(place, piece.fold), reader.labels.knowledge(place)
+        labels, known = reader.labels.ids(place, piece.fold), reader.labels.knowledge(place, piece.fold)
         split, number = split_of(piece.fold, params.fold), piece.first_window
         for row in starts(place.height, params.size, params.stride, params.flush_edge):
             for column in starts(place.width, params.size, params.stride, params.flush_edge):

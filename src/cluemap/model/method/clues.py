@@ -48,14 +48,17 @@ def normalised_cam(cam: Tensor) -> Tensor:
 
 
 def used_positions(
-    cam: Tensor, labels: Tensor, mu_high: float, mu_low: float, negatives_from: str
+    cam: Tensor, labels: Tensor, mu_high: float, mu_low: float, negatives_from: str, known: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """b k n (normalised), b k -> positive, negative, both b k n bool (eq. 4).
 
-    Positive: CAM >= mu_high in windows that contain the class. Negative: CAM <= mu_low in all windows or in those.
+    Positive: CAM >= mu_high in windows that contain the class. Negative: CAM <= mu_low in all windows or in those;
+    not in windows that are not `known` (b k) to hold the class or not.
     """
     contains = labels[:, :, None]
     negative = cam <= mu_low
+    if known is not None:
+        negative = negative & known[:, :, None]
     return (cam >= mu_high) & contains, negative & contains if negatives_from == "present_windows" else negative
 
 
@@ -118,11 +121,12 @@ def learn(
     params: ClueParams,
     total: Total = identity,
     generator: torch.Generator | None = None,
+    known: Tensor | None = None,
 ) -> tuple[Clues, Used, Used]:
-    """dense b n k d, raw cam b k n, labels b k -> moved clues, and the positions of each sign that moved them."""
+    """dense b n k d, raw cam b k n, labels b k, known b k -> moved clues, and each sign's positions that moved them."""
     unit = F.normalize(dense, dim=-1)
     cam = normalised_cam(cam)
-    chosen = used_positions(cam, labels, params.mu_high, params.mu_low, params.negatives_from)
+    chosen = used_positions(cam, labels, params.mu_high, params.mu_low, params.negatives_from, known)
     weights = position_weights(cam, params.weights)
     features = rearrange(unit, "b n k d -> k (b n) d")
     new, used = [], []

@@ -17,10 +17,15 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
-def classification_loss(logits: Tensor, labels: Tensor, total: Total = identity) -> Tensor:
-    """b k, b k -> scalar: multi-label soft-margin loss, mean over windows and classes."""
-    count = total(logits.new_tensor(float(logits.numel())))
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum") / count
+def classification_loss(logits: Tensor, labels: Tensor, total: Total = identity, known: Tensor | None = None) -> Tensor:
+    """b k, b k, known b k -> scalar: multi-label soft-margin loss, mean over windows and classes; what is not known
+    does not count (None: all is known)."""
+    if known is None:
+        count = total(logits.new_tensor(float(logits.numel())))
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum") / count
+    weight = known.to(logits.dtype)
+    count = total(weight.sum()).clamp_min(1.0)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), weight, reduction="sum") / count
 
 
 def tap_loss(raw: Tensor, refined: Tensor, labels: Tensor, total: Total = identity) -> Tensor:
