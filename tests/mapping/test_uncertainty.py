@@ -69,9 +69,13 @@ def labelled(scene, truth, monkeypatch, tmp_path, reader):
     return [f"parcel {number}" for number in doubtful], {f"parcel {n}" for n, (row, _) in enumerate(fields) if row < 30}
 
 
-def test_the_unsure_unlabelled_fields_come_first(labelled, scene, reader):
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_unsure_unlabelled_fields_come_first(labelled, scene, reader, scale):
     doubtful, done = labelled
-    order = Order(str(reader), scene, scene / "map.tif", parcels=scene / "parcels.gpkg", settings=QUICK, label_next=5)
+    settings = replace(QUICK, scale=scale)
+    order = Order(
+        str(reader), scene, scene / "map.tif", parcels=scene / "parcels.gpkg", settings=settings, label_next=5
+    )  # fmt: skip
     files = make_map(order, progress=False)
     assert scene / "map_label_next.gpkg" in files
     assert not (scene / "map_probability.tif").exists()

@@ -147,7 +147,9 @@ def _add(
     drawn = zip(tree.geometries[hit], (hit + 1).tolist(), strict=True)
     owner = rasterize(drawn, (place.height, place.width), fill=0, transform=place.transform, dtype=np.int32)
     owner = owner[::STEP, ::STEP].ravel() - 1
-    shares = canvas.open(PROBABILITY)[:, here[0], here[1]][:, ::STEP, ::STEP].reshape(canvas.layers[PROBABILITY], -1)
+    fine = canvas.height // imagery.grid.height  # pixels of the map along one of the images
+    rows, columns = (slice(side.start * fine, side.stop * fine, STEP * fine) for side in here)
+    shares = np.asarray(canvas.open(PROBABILITY)[:, rows, columns]).reshape(canvas.layers[PROBABILITY], -1)
     kept = (owner >= 0) & (shares[0] != VOID)
     if not kept.any():
         return
