@@ -7,7 +7,8 @@ from cluemap.stages.train_segmenter import train_segmenter
 
 
 def work(stage: Stage) -> None:
-    train_segmenter(stage, stage.windows().masks("train"), "truth", upstream=("prepare",))
+    windows = stage.windows(masks=True)
+    train_segmenter(stage, windows, windows.masks("train"), f"truth {windows.part}".strip(), upstream=("prepare",))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from cluemap.stages.train_segmenter import train_segmenter
 
 
 def work(stage: Stage) -> None:
-    masks, digest = read_masks(stage.folder_of("refine_masks") / "masks", stage.windows())
-    train_segmenter(stage, masks, digest, upstream=("prepare", "refine_masks"))
+    windows = stage.windows()
+    masks, digest = read_masks(stage.folder_of("refine_masks") / "masks", windows)
+    train_segmenter(stage, windows, masks, digest, upstream=("prepare", "refine_masks"))
 
 
 if __name__ == "__main__":

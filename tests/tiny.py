@@ -18,8 +18,8 @@ from shared_folders import made_once
 from cluemap import paths
 
 BLOCKS = (
-    *("windows", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
-    *("cams", "masks", "refine", "segmenter", "ltae", "cscl", "augmentation", "baselines"),
+    *("windows", "labelled", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
+    *("cams", "masks", "refine", "segmenter", "ltae", "cscl", "augmentation", "semisupervised", "baselines"),
     "parcels",
     *("compute", "checkpoint", "figures", "registry"),
 )

@@ -74,6 +74,21 @@ class WindowParams(Block):
     fold: int = Field(ge=1, le=5)
 
 
+class LabelledParams(Block):
+    """Which training windows keep their labels. A file of names goes before a count, a count before a share."""
+
+    kind: Literal["image_labels", "masks"]
+    share: float = Field(gt=0.0, le=1.0)
+    count: int = Field(ge=0)
+    file: str
+    seed: int = Field(ge=0)
+
+    @property
+    def all(self) -> bool:
+        """Whether nothing is hidden."""
+        return self.share == 1.0 and not self.count and not self.file
+
+
 class CourseParams(Block):
     """The optimiser's course, of every network that is trained."""
 
@@ -160,6 +175,23 @@ class AugmentationParams(Block):
     band_gain: float = Field(ge=0.0)
     band_offset: float = Field(ge=0.0)
     light: float = Field(ge=0.0)
+
+
+class SemisupervisedParams(Block):
+    kind: Literal["off", "fixmatch", "freematch"]
+    metadata: Literal["none", "teacher", "both"]
+    image_labels: bool
+    ratio: int = Positive
+    threshold: float = Share
+    momentum: float = Field(ge=0.0, lt=1.0)
+    weight: float = Field(ge=0.0)
+    distillation: float = Field(ge=0.0)
+    dropped_dates: float = Field(ge=0.0, lt=1.0)
+    shifted_days: int = Field(ge=0)
+    band_gain: float = Field(ge=0.0)
+    band_offset: float = Field(ge=0.0)
+    light: float = Field(ge=0.0)
+    masked_pixels: float = Share
 
 
 class LossParams(Block):
@@ -276,6 +308,7 @@ class Method(Block):
     """The blocks that a data set may override."""
 
     windows: WindowParams
+    labelled: LabelledParams
     classifier: ClassifierParams
     losses: LossParams
     clues: ClueParams
@@ -288,6 +321,7 @@ class Method(Block):
     ltae: LtaeParams
     cscl: CsclParams
     augmentation: AugmentationParams
+    semisupervised: SemisupervisedParams
     baselines: BaselineParams
     parcels: ParcelParams
     compute: ComputeParams

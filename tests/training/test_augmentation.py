@@ -5,7 +5,7 @@ import torch
 
 from cluemap.data.batches import Batch
 from cluemap.params import AugmentationParams
-from cluemap.training.augmentation import augmented, generators, symmetry
+from cluemap.training.augmentation import augmented, generators, masked, symmetry
 
 B, T, C, SIDE, K = 5, 7, 3, 11, 2
 OFF = {"flips": False, "dropped_dates": 0.0, "shifted_days": 0, "band_gain": 0.0, "band_offset": 0.0, "light": 0.0}
@@ -116,3 +116,18 @@ def test_draws_belong_to_the_window_whatever_the_number_of_processes():
         for name in ("images", "day", "valid", "mask"):
             assert torch.equal(getattr(found, name), getattr(whole, name)[rows]), name
     assert not same(whole, augmented(given, params, draws(step=6)))
+
+
+def test_masked_pixels_are_lost_on_all_dates_and_belong_to_their_window():
+    given = batch()
+    found = masked(given, 0.8, draws())
+    lost = (found.images == 0).all(dim=(1, 2))
+    shares = lost.float().mean(dim=(1, 2))
+    assert shares.max() < 0.8
+    assert len(set(shares.tolist())) == B  # a chance of its own
+    kept = ~lost[:, None, None].expand_as(given.images)
+    assert torch.equal(found.images[kept], given.images[kept])
+    alone = masked(given, 0.8, draws()[:1] + draws(step=1)[1:])
+    assert torch.equal(alone.images[0], found.images[0])
+    assert not torch.equal(alone.images[1], found.images[1])
+    assert masked(given, 0.0, draws()) is given

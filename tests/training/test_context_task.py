@@ -127,7 +127,7 @@ def train(root: Path, monkeypatch, stop: tuple[type, int] | None = None) -> Curv
                 )[1],
             )
         stage = Stage("train_reference", params, ALONE, root / "out", root / "out/tiny/prepare")
-        train_segmenter(stage, windows.masks("train"), "truth", ("prepare",))
+        train_segmenter(stage, windows, windows.masks("train"), "truth", ("prepare",))
     return curves
 
 

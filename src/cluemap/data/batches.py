@@ -11,9 +11,9 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cluemap.data.patches import NODATA
+from cluemap.data.patches import NODATA, VOID
 from cluemap.data.prefetch import ahead
-from cluemap.data.windows import Windows
+from cluemap.data.windows import UNLABELLED, Windows
 from cluemap.errors import DataError
 
 SAMPLED = 64  # windows that the covariance of the bands is taken from
@@ -176,12 +176,15 @@ def _epoch(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def mask_rows(windows: Windows, indexes: NDArray, masks: NDArray) -> NDArray[np.uint8]:
-    """masks n h w -> b h w: the rows of these windows."""
-    for split in set(windows.split_of(indexes)):
+    """masks n h w -> b h w: the rows of these windows, 255 for those whose labels are hidden."""
+    for split in set(windows.split_of(indexes)) - {UNLABELLED}:
         if windows.card.counts[split] != len(masks):
             wanted = f"the {windows.card.counts[split]} {split} windows of {windows.folder}"
             raise DataError(f"there are masks for {len(masks)} windows, not for {wanted}: run `dvc repro` again")
-    return np.ascontiguousarray(masks[windows.mask_row[indexes]])
+    rows = windows.mask_row[indexes]
+    found = np.ascontiguousarray(masks[rows])
+    found[rows < 0] = VOID  # nothing is known of an unlabelled window
+    return found
 
 
 def _moved(batch: Self, device: torch.device | str) -> Self:

@@ -1,6 +1,7 @@
 """The common form on disk, opened: windows of any data set, memory-mapped (format: README.md beside this file)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from cluemap.errors import DataError
 from cluemap.files import open_array, read_json
 
 MEND = "run `dvc repro` (stage prepare) again"
+UNLABELLED = "unlabelled"  # the split of training windows whose labels are hidden
 COLUMNS = (
     *("name", "patch", "fold", "split", "tile", "row", "column", "x", "y", "crs", "pixel"),
     *("dates", "shard", "start", "day_start", "mask_row", "labels"),
@@ -50,6 +52,8 @@ class Windows:
     _days: NDArray[np.int16]
     _valid: NDArray[np.bool_]
     known: NDArray[np.bool_] | None = None  # N k, whether a class is known to be there or not; None: all are
+    part: str = ""  # names the windows that kept their labels, where others' are hidden
+    _kept: NDArray[np.int64] | None = None  # rows of masks_train.npy that are known; None: all
 
     @property
     def possible(self) -> NDArray[np.bool_]:
@@ -95,8 +99,8 @@ class Windows:
 
     def indexes(self, split: str) -> NDArray[np.int64]:
         """The windows of a split, in the row order of its masks."""
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: splits are {SPLITS}")
+        if split not in (*SPLITS, UNLABELLED):
+            raise ValueError(f"unknown split {split!r}: splits are {SPLITS}, {UNLABELLED}")
         return np.flatnonzero(self._split == split)
 
     def split_of(self, indexes: NDArray[np.int64]) -> NDArray[np.object_]:
@@ -114,8 +118,35 @@ class Windows:
 
     def masks(self, split: str) -> NDArray[np.uint8]:
         """n h w, rows as `indexes(split)`. The only place that opens masks_<split>.npy: training never asks for it."""
-        shape = (len(self.indexes(split)), self.card.size, self.card.size)
-        return open_array(self.folder / f"masks_{split}.npy", np.uint8, shape, MEND)
+        kept = self._kept if split == "train" else None
+        hidden = 0 if kept is None else len(self.indexes(UNLABELLED))
+        shape = (len(self.indexes(split)) + hidden, self.card.size, self.card.size)
+        held = open_array(self.folder / f"masks_{split}.npy", np.uint8, shape, MEND)
+        return held if kept is None else held[kept]
+
+    def hiding(self, hidden: NDArray[np.int64], image_labels: bool) -> "Windows":
+        """The same windows, where these of the training split have no masks, nor image labels if `image_labels`.
+
+        They are no training windows then, but those of the split UNLABELLED. Without image labels no stage's outputs
+        are the same any more, so the digest is another one.
+
+        Raises:
+            DataError: no labelled training window would be left.
+        """
+        split, row, labels, known = self._split.copy(), self.mask_row.copy(), self.image_labels, self.known
+        split[hidden], row[hidden] = UNLABELLED, -1
+        train = np.flatnonzero(split == "train")
+        if not len(train):
+            raise DataError(f"no training window of {self.folder} has labels: keep some (params.yaml, block labelled)")
+        kept, row[train] = self.mask_row[train], np.arange(len(train))
+        part = blake2b("\n".join(self.table["name"].iloc[train]).encode(), digest_size=8).hexdigest()
+        card = replace(self.card, counts={**self.card.counts, "train": len(train)})
+        if image_labels:
+            labels, card = labels.copy(), replace(card, digest=f"{card.digest}-{part}")
+            known = np.ones_like(labels) if known is None else known.copy()
+            labels[hidden], known[hidden] = False, False
+        told = {"image_labels": labels, "known": known, "part": part}
+        return replace(self, card=card, mask_row=row, _split=split, _kept=kept, **told)
 
 
 def _read_card(path: Path) -> Card:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cluemap.data.splits.labelled_part import with_known_labels
 from cluemap.data.windows import Windows
 from cluemap.errors import CluemapError, Interrupted, NotFinite
 from cluemap.model.storage import checkpoints
@@ -53,9 +54,12 @@ class Stage:
     def state(self) -> Path:
         return state_folder(self.params.dataset, self.name, self.out)
 
-    def windows(self) -> Windows:
-        """The prepared windows of this data set."""
-        return Windows.open(self.prepared / "windows")
+    def windows(self, masks: bool = False) -> Windows:
+        """The prepared windows of this data set with the image labels that `labelled` leaves known; `masks`: with the
+        true masks that it leaves known too, for stages that learn from them.
+        """
+        found, params = Windows.open(self.prepared / "windows"), self.params.labelled
+        return found if params.kind == "masks" and not masks else with_known_labels(found, params, ROOT)
 
     def run_of(self, stage: str) -> str | None:
         """The run that made another stage's outputs; None if there is none."""

@@ -48,18 +48,19 @@ def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
     `chosen`: of the learners taught by image labels the best on the validation fold, which is what the stage's folder
     maps with.
     """
-    params, indexes, features = stage.params, windows.indexes("train"), SeriesFeatures(windows)
+    params, known, features = stage.params, stage.windows(masks=True), SeriesFeatures(windows)
     masks = {
         "weak": read_masks(stage.folder_of("refine_masks") / "masks", windows)[0],
-        "full": windows.masks("train"),
+        "full": known.masks("train"),
     }
+    indexes = {"weak": windows.indexes("train"), "full": known.indexes("train")}
     metrics: dict[str, Any] = {}
     with atomic_folder(stage.folder / "maps") as folder, atomic_folder(stage.folder / "model") as models:
         for name, make in learners(params.baselines).items():
             for kind in MASKS:
                 learner = None
                 if kind == "weak" or (masks[kind] != VOID).any():
-                    learner = make(features, params.seed).fit(indexes, np.asarray(masks[kind]))
+                    learner = make(features, params.seed).fit(indexes[kind], np.asarray(masks[kind]))
                     _save(models / f"{name}_{kind}" / SEGMENTER, name, learner, windows, stage)
                 for split in SPLITS:
                     np.save(_file(folder, name, kind, split), _maps(learner, windows, split))

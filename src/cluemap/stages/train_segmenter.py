@@ -2,6 +2,7 @@
 
 from numpy.typing import NDArray
 
+from cluemap.data.windows import Windows
 from cluemap.files import atomic_folder
 from cluemap.model.storage import checkpoints
 from cluemap.model.storage.trained_models import SEGMENTER, about
@@ -9,16 +10,16 @@ from cluemap.stages.stage import Stage
 from cluemap.stages.stage_figures import draw_training
 from cluemap.statistics.model_calibration import temperature_of
 from cluemap.training.context_task import segmenter_training
-from cluemap.training.task import Data
+from cluemap.training.semisupervised.mixed_data import segmenter_data
 
-BLOCKS = ("segmenter", "ltae", "cscl", "augmentation")  # of params: what decides a training
+BLOCKS = ("segmenter", "ltae", "cscl", "augmentation", "semisupervised")  # of params: what decides a training
 
 
-def train_segmenter(stage: Stage, masks: NDArray, digest: str, upstream: tuple[str, ...]) -> None:
+def train_segmenter(stage: Stage, windows: Windows, masks: NDArray, digest: str, upstream: tuple[str, ...]) -> None:
     """Train on `masks` (n h w, rows as the training windows) and publish the model; `digest` names these masks."""
-    windows, params = stage.windows(), stage.params
+    params = stage.params
     task, before = segmenter_training(windows, params, stage.ranks)
-    data = Data(windows, windows.indexes("train"), masks)
+    data = segmenter_data(windows, masks, params, stage.ranks)
     extra = {"masks": digest}
     with stage.training(task, data, params.segmenter, BLOCKS, upstream, extra, before) as (run, trained):
         task.network.load_state_dict(checkpoints.split(trained, "network/"))

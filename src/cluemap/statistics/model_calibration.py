@@ -13,7 +13,7 @@ from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.execution import autocast
 from cluemap.statistics.calibration import Reliability, calibrated, fit_temperature, reliability
-from cluemap.training.inference import scan
+from cluemap.training.inference import inputs_of, scan
 
 WINDOWS = 400  # looked at, evenly spread: pixels enough for one number
 
@@ -38,7 +38,7 @@ def labelled_logits(
     network.eval()
     for batch in scan(windows, chosen, params.compute.inference_batch, ranks):
         with torch.no_grad(), autocast(params.compute, batch.images.device):
-            logits = network(batch.images, batch.day, batch.valid)
+            logits = network(*inputs_of(network, batch, windows))
         found = logits.float().permute(0, 2, 3, 1).cpu().numpy().astype(np.float64)
         for index, answers in zip(batch.index.tolist(), found, strict=True):
             truth = np.asarray(masks[windows.mask_row[index]])

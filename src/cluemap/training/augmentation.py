@@ -88,6 +88,17 @@ def jittered(batch: Batch, params: AugmentationParams, draws: Sequence[Generator
     return replace(batch, images=batch.images * gain + offset)
 
 
+def masked(batch: Batch, most: float, draws: Sequence[Generator]) -> Batch:
+    """images b t c h w: each window loses every pixel on all dates with a chance of its own, drawn from 0 to `most`."""
+    if most == 0:
+        return batch
+    size = batch.images.shape[-2:]
+    chance = most * drawn(draws, lambda draw: torch.rand(1, 1, generator=draw))
+    lots = drawn(draws, lambda draw: torch.rand(size, generator=draw))
+    lost = rearrange((lots < chance).to(batch.images.device), "b h w -> b 1 1 h w")
+    return replace(batch, images=batch.images.masked_fill(lost, 0.0))
+
+
 def drawn(draws: Sequence[Generator], draw: Callable[[Generator], Tensor]) -> Tensor:
     """b n: what each window draws."""
     return torch.stack([draw(one) for one in draws])

@@ -13,11 +13,15 @@ from cluemap.model.networks.segmenter import Segmenter
 from cluemap.params import CsclParams, Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.training.segmenter_task import SegmenterTask, drawn, new_segmenter
+from cluemap.training.semisupervised.mixed_data import learns_from_unlabelled
+from cluemap.training.semisupervised.teacher_task import teacher_task
 from cluemap.training.task import Pretraining
 
 
 def segmenter_training(windows: Windows, params: Params, ranks: Ranks) -> tuple[SegmenterTask, Pretraining | None]:
-    """A new segmenter's training as `cscl.kind` says, and what comes before it."""
+    """A new segmenter's training as `cscl.kind` and `semisupervised.kind` say, and what comes before it."""
+    if learns_from_unlabelled(windows, params):
+        return teacher_task(windows, params, ranks), None
     segmenter = new_segmenter(windows, params)
     if params.cscl.kind == "off":
         return SegmenterTask(segmenter, windows, params, ranks), None

@@ -17,10 +17,12 @@ from cluemap.model.method.clues import Clues
 from cluemap.model.method.pseudo_masks import upsample
 from cluemap.model.networks.classifier import Classified, Classifier
 from cluemap.model.networks.segmenter import Segmenter
+from cluemap.model.networks.stand_in import StandInSegmenter
 from cluemap.model.networks.temporal_encoder import Watched
 from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.execution import autocast
+from cluemap.training.semisupervised.metadata import metadata_of
 
 
 def scan(windows: Windows, indexes: NDArray, batch: int, ranks: Ranks) -> Iterator[Batch]:
@@ -116,11 +118,18 @@ def _finished(cam: Tensor, batch: Batch) -> Tensor:
     return min_max(cam) * batch.image_labels[:, :, None, None]
 
 
-def maps(network: Segmenter, batch: Batch, params: Params, background: bool) -> Tensor:
-    """One batch -> b h w, the segmenter's class of each pixel (0 = background, 1..K)."""
+def maps(network: Segmenter, batch: Batch, windows: Windows, params: Params) -> Tensor:
+    """One batch of these windows -> b h w, the segmenter's class of each pixel (0 = background, 1..K)."""
     with torch.no_grad(), autocast(params.compute, batch.images.device):
-        logits = network(batch.images, batch.day, batch.valid)
-    return logits.argmax(dim=1) + (not background)
+        logits = network(*inputs_of(network, batch, windows))
+    return logits.argmax(dim=1) + (not windows.card.legend.background)
+
+
+def inputs_of(network: Segmenter, batch: Batch, windows: Windows) -> tuple[Tensor, ...]:
+    """What a segmenter is called with on these windows: their images and, for comparison alone, their place."""
+    if isinstance(network, StandInSegmenter) and network.told:
+        return *batch.inputs, metadata_of(windows)[batch.index.cpu()].to(batch.images.device)
+    return batch.inputs
 
 
 def gather_rows(rows: dict[int, NDArray], ranks: Ranks) -> dict[int, NDArray]:

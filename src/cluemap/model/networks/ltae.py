@@ -96,7 +96,11 @@ class LtaeSegmenter(nn.Module):
 
     def features(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """images b t c h w, day b t, valid b t -> b d h w: what the head is given of each pixel."""
-        return rearrange(self.norm(self.blocks(self.temporal(images, day, valid))), "b h w d -> b d h w")
+        return self.mixed(self.temporal(images, day, valid))
+
+    def mixed(self, pixels: Tensor) -> Tensor:
+        """b h w d -> b d h w: every pixel's vector through the convolutions."""
+        return rearrange(self.norm(self.blocks(pixels)), "b h w d -> b d h w")
 
     def classify(self, features: Tensor) -> Tensor:
         """What `features` gave, b d h w -> logits b k h w."""

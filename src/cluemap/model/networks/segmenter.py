@@ -3,11 +3,12 @@
 from cluemap.model.networks.context import JoinedSegmenter
 from cluemap.model.networks.ltae import LtaeSegmenter
 from cluemap.model.networks.pixel_segmenter import PixelSegmenter
+from cluemap.model.networks.stand_in import StandInSegmenter
 from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.params import LtaeParams, SegmenterParams
 
 Network = TsvitSegmenter | LtaeSegmenter
-Segmenter = Network | JoinedSegmenter | PixelSegmenter  # the last is fitted by train_baselines
+Segmenter = Network | JoinedSegmenter | StandInSegmenter | PixelSegmenter  # the last is fitted by train_baselines
 
 
 def build_segmenter(bands: int, classes: int, window: int, params: SegmenterParams, ltae: LtaeParams) -> Network:

@@ -41,10 +41,13 @@ class TemporalEncoder(nn.Module):
         bound = DAYS**-0.5  # as a Linear over one-hot days would start
         nn.init.uniform_(self.dates.weight, -bound, bound)
 
-    def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
-        """images b t c h w, day b t, valid b t -> b n k d, the class tokens."""
-        tokens, seen = self._tokens(images, day, valid)
-        out = self.transformer(tokens, seen, asked=len(self.class_tokens))
+    def forward(self, images: Tensor, day: Tensor, valid: Tensor, more: Tensor | None = None) -> Tensor:
+        """images b t c h w, day b t, valid b t -> b n k d, the class tokens; with `more` b e d, tokens of each window
+        that stand at every grid position, b n (k + e) d.
+        """
+        tokens, seen = self._tokens(images, day, valid, more)
+        asked = len(self.class_tokens) + (0 if more is None else more.shape[1])
+        out = self.transformer(tokens, seen, asked=asked)
         return rearrange(out, "(b n) k d -> b n k d", b=images.shape[0])
 
     def watched(self, images: Tensor, day: Tensor, valid: Tensor) -> Watched:
@@ -58,15 +61,20 @@ class TemporalEncoder(nn.Module):
             attention=rearrange(attention, "(b n) k t -> b n k t", b=b).mean(dim=1),
         )
 
-    def _tokens(self, images: Tensor, day: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _tokens(
+        self, images: Tensor, day: Tensor, valid: Tensor, more: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         p = self.patch
         patches = rearrange(images, "b t c (i p) (j q) -> b (i j) t (p q c)", p=p, q=p)
         dates = rearrange(self.dates(day) + self.date_bias, "b t d -> b 1 t d")
         tokens = rearrange(F.linear(patches, self._embedding(), self.embed.bias) + dates, "b n t d -> (b n) t d")
         classes = repeat(self.class_tokens, "k d -> s k d", s=tokens.shape[0]).to(tokens.dtype)
+        if more is not None:
+            more = repeat(more, "b e d -> (b n) e d", n=patches.shape[1]).to(tokens.dtype)
+            classes = torch.cat([classes, more], dim=1)
         seen = None
         if self.mask_padding:
-            always = valid.new_ones(valid.shape[0], len(self.class_tokens))
+            always = valid.new_ones(valid.shape[0], classes.shape[1])
             seen = repeat(torch.cat([always, valid], dim=1), "b l -> (b n) l", n=patches.shape[1])
         return torch.cat([classes, tokens], dim=1), seen
 

@@ -25,8 +25,12 @@ class TsvitSegmenter(nn.Module):
 
     def features(self, images: Tensor, day: Tensor, valid: Tensor) -> Tensor:
         """images b t c h w, day b t, valid b t -> b k n d: what the head is given of each class and grid position."""
-        dense = rearrange(self.temporal(images, day, valid), "b n k d -> (b k) n d")
-        return rearrange(self.spatial(dense + self.positions), "(b k) n d -> b k n d", b=images.shape[0])
+        return self.mixed(self.temporal(images, day, valid))
+
+    def mixed(self, dense: Tensor) -> Tensor:
+        """b n k d -> b k n d: every class's tokens through the spatial encoder."""
+        tokens = rearrange(dense, "b n k d -> (b k) n d")
+        return rearrange(self.spatial(tokens + self.positions), "(b k) n d -> b k n d", b=dense.shape[0])
 
     def classify(self, features: Tensor) -> Tensor:
         """What `features` gave, b k n d -> logits b k h w."""

@@ -16,6 +16,7 @@ from cluemap.model.networks.classifier import Classifier
 from cluemap.model.networks.context import ContextSegmenter
 from cluemap.model.networks.pixel_segmenter import PixelSegmenter, pixel_segmenter
 from cluemap.model.networks.segmenter import Segmenter, build_segmenter
+from cluemap.model.networks.stand_in import METADATA, StandInSegmenter
 from cluemap.model.storage import checkpoints
 from cluemap.params import ClassifierParams, CsclParams, LtaeParams, Params, SegmenterParams
 
@@ -63,7 +64,7 @@ def about(kind: str, windows: Windows, params: Params, temperature: float = 1.0)
         "std": card.std.tolist(),
         "training": asdict(training_facts(windows)),
         "temperature": temperature,
-        **_sizes(kind, params),
+        **_sizes(kind, windows, params),
     }
 
 
@@ -78,16 +79,23 @@ def training_facts(windows: Windows) -> Training:
     return Training(tuple(sorted(days)), (min(counts), int(np.median(counts)), max(counts)))
 
 
-def _sizes(kind: str, params: Params) -> dict[str, Any]:
+def _sizes(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
     """The params that a network is built from."""
     if kind == "classifier":
         return {"network": params.classifier.model_dump(mode="json")}
+    stood_in = params.semisupervised.kind != "off" and windows.part  # it learned from unlabelled windows
     joined = params.cscl.kind != "off" and params.cscl.joined
     return {
         "network": params.segmenter.model_dump(mode="json"),
         "ltae": params.ltae.model_dump(mode="json"),
+        **({"metadata": metadata_told(params)} if stood_in else {}),
         **({"cscl": params.cscl.model_dump(mode="json")} if joined else {}),  # else its head is not part of the model
     }
+
+
+def metadata_told(params: Params) -> int:
+    """How many numbers of a window the published segmenter is told beside its images: none, but for comparison."""
+    return METADATA if params.semisupervised.metadata == "both" else 0
 
 
 def load_classifier(file: Path, windows: Windows | None = None) -> tuple[Classifier, Clues, Card]:
@@ -116,6 +124,13 @@ def load_segmenter(file: Path, windows: Windows | None = None) -> tuple[Segmente
     network: Segmenter = plain
     if "cscl" in found.about:
         network = ContextSegmenter(plain, classes, CsclParams.model_validate(found.about["cscl"])).published()
+    if "metadata" in found.about:
+        if found.about["metadata"] and windows is None:
+            raise CheckpointError(
+                f"{file} asks for the place of every window (semisupervised.metadata: both), for comparison alone: "
+                "train with `teacher` there to map with the model"
+            )
+        network = StandInSegmenter(plain, found.about["metadata"])
     _fill(network, found.tensors, file)
     return network, card
 

@@ -1,0 +1,63 @@
+"""Batches of labelled and unlabelled windows: the labelled ones first, of every rank's share too."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cluemap.data.batches import Batch, batch_indexes
+from cluemap.data.windows import UNLABELLED, Windows
+from cluemap.errors import TrainingError
+from cluemap.params import Params
+from cluemap.runtime.distributed import Ranks
+from cluemap.training.task import Data
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedData(Data):
+    """`Data` whose batches hold unlabelled windows too; which ones depends on the step alone."""
+
+    unlabelled: NDArray[np.int64]
+    batch: int  # unlabelled windows a step, over all processes
+    seed: int
+    ranks: Ranks
+
+    def batches(self, order: Iterable[tuple[int, NDArray[np.int64]]], device: torch.device) -> Iterator[Batch]:
+        everything = Data(self.windows, np.concatenate([self.indexes, self.unlabelled]), self.masks)
+        mixed = ((step, np.concatenate([indexes, self._unlabelled_of(step)])) for step, indexes in order)
+        return everything.batches(mixed, device)
+
+    def _unlabelled_of(self, step: int) -> NDArray[np.int64]:
+        ranks = self.ranks
+        places = batch_indexes(len(self.unlabelled), self.batch, step, self.seed, ranks.rank, ranks.world)
+        return self.unlabelled[places]
+
+
+def segmenter_data(windows: Windows, masks: NDArray[np.uint8], params: Params, ranks: Ranks) -> Data:
+    """What a segmenter is trained on: masks n h w, and the unlabelled windows if it learns from them; raises as
+    `learns_from_unlabelled`.
+    """
+    labelled = windows.indexes("train")
+    if not learns_from_unlabelled(windows, params):
+        return Data(windows, labelled, masks)
+    batch = params.semisupervised.ratio * params.segmenter.batch
+    unlabelled = windows.indexes(UNLABELLED)
+    return MixedData(windows, labelled, masks, unlabelled=unlabelled, batch=batch, seed=params.seed, ranks=ranks)
+
+
+def learns_from_unlabelled(windows: Windows, params: Params) -> bool:
+    """Whether `semisupervised` applies to a segmenter of these windows. It does not where all of them have labels, as
+    with `labelled.kind: masks` for the segmenter that learns from image labels.
+
+    Raises:
+        TrainingError: it is on, and nothing is hidden from any stage.
+    """
+    kind = params.semisupervised.kind
+    if kind != "off" and params.labelled.all:
+        raise TrainingError(
+            f"semisupervised.kind is {kind}, but every training window has labels: set labelled.share, labelled.count "
+            "or labelled.file, or semisupervised.kind: off"
+        )
+    return kind != "off" and bool(windows.part)
