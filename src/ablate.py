@@ -9,6 +9,8 @@ from pathlib import Path
 
 from cluemap.errors import CluemapError
 from cluemap.experiments.ablation import VARIANTS, WHOLE, ablate, table, together
+from cluemap.experiments.few_labels import learning_curves
+from cluemap.figures import learning_curve
 from cluemap.files import write_json, write_text
 from cluemap.paths import OUT, stage_folder
 
@@ -29,6 +31,8 @@ def main() -> None:
             tables[dataset] = ablate(dataset, folder, prepared, given.seeds, given.variants, given.jobs)
             write_json(folder / "table.json", {"seeds": given.seeds, "rows": tables[dataset]})
             write_text(folder / "table.md", table(tables[dataset], given.seeds) + "\n")
+            if curves := learning_curves(tables[dataset]):
+                learning_curve(curves, folder / "learning_curve.png")
             print(f"{dataset}\n{table(tables[dataset], given.seeds)}\n")
     except CluemapError as error:
         sys.exit(f"ablate: error: {error}")

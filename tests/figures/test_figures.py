@@ -61,6 +61,7 @@ def pictures_of(legend: Legend, folder: Path, truth: bool = True) -> list[Path]:
         figures.temporal_weights(random.random((crops, 37)), legend, folder / "season.png", random.random((crops, 37))),
         figures.training_curves(points, folder / "training.png", marks={"clues start": 30}),
         figures.class_scores({"weak": scores, "full": scores}, legend, folder / "scores.png"),
+        figures.learning_curve({"alone": {10: [0.2, 0.3], 30: [0.4]}}, folder / "learning.png"),
         figures.border_errors({"weak": {"1": 0.5, "farther": 0.1}}, {"1": 3, "farther": 9}, folder / "borders.png"),
     ]
 
@@ -385,3 +386,13 @@ def test_ridges_leave_out_classes_without_dates(drawn):
 @pytest.mark.parametrize(("day", "name"), [(1, "1 Jan"), (103, "13 Apr"), (365, "31 Dec"), (366, "31 Dec")])
 def test_day_name(day, name):
     assert style.day_name(day) == name
+
+
+def test_a_learning_curve_shows_every_seed_and_their_mean(drawn, tmp_path):
+    figures.learning_curve({"alone": {30: [0.4, 0.6], 10: [0.2]}, "taught": {30: [0.7]}}, tmp_path / "curve.png")
+    [axes] = drawn[0].axes
+    lines = [one for one in axes.lines if not one.get_label().startswith("_")]
+    assert [one.get_label() for one in lines] == ["alone", "taught"]
+    assert lines[0].get_xydata().tolist() == [[10, 20], [30, 50]]
+    dots = [one.get_xydata().tolist() for one in axes.lines if one.get_label().startswith("_")]
+    assert dots == [[[10, 20]], [[30, 40], [30, 60]], [[30, 70]]]

@@ -145,8 +145,8 @@ class Windows:
             labels, card = labels.copy(), replace(card, digest=f"{card.digest}-{part}")
             known = np.ones_like(labels) if known is None else known.copy()
             labels[hidden], known[hidden] = False, False
-        told = {"image_labels": labels, "known": known, "part": part}
-        return replace(self, card=card, mask_row=row, _split=split, _kept=kept, **told)
+        hiding = replace(self, card=card, mask_row=row, _split=split, _kept=kept, part=part)
+        return replace(hiding, image_labels=labels, known=known)
 
 
 def _read_card(path: Path) -> Card:

@@ -4,12 +4,14 @@ A variant runs again only the stages that its change reaches; the others' output
 pipeline of the same seed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import Any
 
+from cluemap.experiments import few_labels
 from cluemap.experiments.pipelines import Pipeline, make_pipeline, run_all
+from cluemap.experiments.variants import Row, Variant, at
 from cluemap.paths import STAGES
 
 ALL_STAGES = STAGES[1:]  # the prepared windows are shared
@@ -19,39 +21,11 @@ SOURCES: dict[str, Any] = {"cams.source": "clue", "cams.compare": ["fused", "ref
 WHOLE = "whole"  # the variant that changes nothing
 
 
-class Row(NamedTuple):
-    """One line of the table: a number from each seed's pipeline of one variant."""
-
-    name: str
-    stage: str
-    value: Callable[[dict[str, Any]], float]
-
-
-class Variant(NamedTuple):
-    """A change of the params, the stages that it reaches, and the lines of the table that come from it."""
-
-    changes: Mapping[str, Any]
-    stages: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-
-def _at(*path: str) -> Callable[[dict[str, Any]], float]:
-    """The number under these keys of a stage's metrics."""
-
-    def value(found: dict[str, Any]) -> float:
-        inner: Any = found
-        for key in path:
-            inner = inner[key]
-        return float(inner)
-
-    return value
-
-
 def masks(words: str, *sources: str) -> tuple[Row, ...]:
     """mIoU of the sources' pseudo masks of the training windows, at the used and at the best threshold."""
     names = {"fused": "raw fused CAM", "refined": "propagated CAM", "clue": "clue CAM"}
     return tuple(
-        Row(f"{names[source]}{words}{note}", "make_masks", _at("sources", source, "train", *key))
+        Row(f"{names[source]}{words}{note}", "make_masks", at("sources", source, "train", *key))
         for source in sources
         for note, key in (("", ("miou",)), (", best threshold", ("oracle", "miou")))
     )
@@ -60,9 +34,9 @@ def masks(words: str, *sources: str) -> tuple[Row, ...]:
 def segmenters(words: str) -> tuple[Row, ...]:
     """Test mIoU of the segmenters from pseudo and from true masks, and their ratio."""
     return (
-        Row(f"segmenter, image labels, test{words}", "evaluate", _at("test", "weak", "miou")),
-        Row(f"segmenter, true masks, test{words}", "evaluate", _at("test", "full", "miou")),
-        Row(f"ratio{words}", "evaluate", _at("ratio")),
+        Row(f"segmenter, image labels, test{words}", "evaluate", at("test", "weak", "miou")),
+        Row(f"segmenter, true masks, test{words}", "evaluate", at("test", "full", "miou")),
+        Row(f"ratio{words}", "evaluate", at("ratio")),
     )
 
 
@@ -72,7 +46,7 @@ def edges(words: str) -> tuple[Row, ...]:
     scores = {"boundary IoU": "boundary_iou", "mIoU within 1 px of a border": "border_1px_miou",
               "mIoU within 2 px of a border": "border_miou", "mIoU away from borders": "interior_miou"}  # fmt: skip
     return tuple(
-        Row(f"{name}, {whose}, test{words}", "evaluate", _at("test", kind, key))
+        Row(f"{name}, {whose}, test{words}", "evaluate", at("test", kind, key))
         for kind, whose in kinds.items()
         for name, key in scores.items()
     )
@@ -82,7 +56,7 @@ def baselines() -> tuple[Row, ...]:
     """Test mIoU of the pixel-wise learners from the final pseudo masks and from true masks."""
     kinds = {"weak": "image labels", "full": "true masks"}
     return tuple(
-        Row(f"{learner}, {words}, test", "evaluate", _at("baselines", learner, kind, "miou"))
+        Row(f"{learner}, {words}, test", "evaluate", at("baselines", learner, kind, "miou"))
         for kind, words in kinds.items()
         for learner in ("trees", "forest", "linear")
     )
@@ -104,7 +78,7 @@ VARIANTS: dict[str, Variant] = {
         ALL_STAGES,
         (
             *masks("", "fused", "refined", "clue"),
-            Row("refined masks", "evaluate", _at("refined_masks", "miou")),
+            Row("refined masks", "evaluate", at("refined_masks", "miou")),
             *segmenters(""),
             *edges(""),
             *baselines(),
@@ -117,15 +91,15 @@ VARIANTS: dict[str, Variant] = {
         {"refine.learner": "none"},
         ("refine_masks", "train_segmenter", "train_baselines", "evaluate"),
         (*segmenters(", masks not refined")[::2],
-         Row("trees, masks not refined, test", "evaluate", _at("baselines", "trees", "weak", "miou"))),
+         Row("trees, masks not refined, test", "evaluate", at("baselines", "trees", "weak", "miou"))),
     ),
     "no_cams": Variant(
         {"refine.start": "image_labels", "refine.rounds": 10}, ("refine_masks",),
-        (Row("refined masks, from the image labels without any CAM", "refine_masks", _at("train", "miou")),),
+        (Row("refined masks, from the image labels without any CAM", "refine_masks", at("train", "miou")),),
     ),
     "refined_by_trees": Variant(
         {"refine.learner": "trees"}, ("refine_masks",),
-        (Row("refined masks, trees as learner", "refine_masks", _at("train", "miou")),),
+        (Row("refined masks, trees as learner", "refine_masks", at("train", "miou")),),
     ),
     "plain_training": Variant(
         PLAIN, SEGMENTER_STAGES, segmenters(", no flips, no dropped dates, no averaging"),
@@ -136,6 +110,7 @@ VARIANTS: dict[str, Variant] = {
     "cscl_joined": _segmenter({"cscl.kind": "joint", "cscl.joined": True}, ", CSCL beside and joined"),
     "tsvit_cscl_pretrain": _segmenter({**TSVIT, "cscl.kind": "pretrain"}, ", TSViT, 1,000 steps, CSCL before"),
     "tsvit_cscl_joint": _segmenter({**TSVIT, "cscl.kind": "joint"}, ", TSViT, 1,000 steps, CSCL beside"),
+    **few_labels.VARIANTS,
 }  # fmt: skip
 
 
@@ -152,7 +127,8 @@ def ablate(
         changes = {**SOURCES, **VARIANTS[name].changes}
         for seed in seeds:
             where = folder / f"{name}_{seed}"
-            pipelines[name, seed] = make_pipeline(dataset, where, prepared, {**changes, "seed": seed})
+            drawn = {"seed": seed, "labelled.seed": seed}
+            pipelines[name, seed] = make_pipeline(dataset, where, prepared, {**changes, **drawn})
     run_all([(pipelines[WHOLE, seed], _stages_of_whole(variants)) for seed in seeds], jobs)
     others = [name for name in variants if name != WHOLE]
     for name in others:

@@ -2,7 +2,7 @@
 
 from cluemap.figures.border_errors import border_errors
 from cluemap.figures.class_scores import class_scores, confusion_matrix, scored_labels
-from cluemap.figures.curves import threshold_curve, training_curves
+from cluemap.figures.curves import learning_curve, threshold_curve, training_curves
 from cluemap.figures.date_weights import temporal_weights
 from cluemap.figures.images import assemble, clearest_date, label_picture, true_colour
 from cluemap.figures.overview import overview
@@ -19,6 +19,7 @@ __all__ = [
     "confusion_matrix",
     "even_share_weights",
     "label_picture",
+    "learning_curve",
     "mosaic",
     "ndvi_course",
     "overview",

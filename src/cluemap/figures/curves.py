@@ -64,6 +64,31 @@ def threshold_curve(
     return style.save(figure, path)
 
 
+@style.house_style()
+def learning_curve(
+    lines: Mapping[str, Mapping[int, Sequence[float]]],
+    path: Path | str,
+    title: str = "Windows with masks, and the score on the test fold",
+) -> Path:
+    """mIoU (0..1) against the number of labelled windows: {words: {windows: a score a seed}}; dots and their mean."""
+    figure = Figure(figsize=(6.4, 4.2 + 0.19 * len(lines)), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, weight="bold")
+    axes = figure.subplots()
+    for number, (words, points) in enumerate(lines.items()):
+        colour, counts = style.SERIES[number % len(style.SERIES)], sorted(points)
+        axes.plot(counts, [100 * np.mean(points[count]) for count in counts], color=colour, label=words)
+        for count in counts:
+            axes.plot([count] * len(points[count]), 100 * np.asarray(points[count]), "o", color=colour, ms=4, alpha=0.6)
+    counts = sorted({count for points in lines.values() for count in points})
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled windows")
+    axes.set_ylabel("mIoU (%)")
+    figure.legend(loc="outside lower left", fontsize=9, labelspacing=0.35)
+    return style.save(figure, path)
+
+
 def _percent(share: float) -> str:
     return "unknown" if np.isnan(share) else f"{share * 100:.1f} %"
 

@@ -68,6 +68,8 @@ def test_hidden_windows_are_in_a_split_of_their_own(windows, tmp_path, kind):
     known = kind == "masks"
     assert found.image_labels[hidden].any() == known
     assert found.image_labels[train].any()
+    assert (found.known is None) == known
+    assert known or (found.possible[hidden].all() and found.known[train].all() and not found.known[hidden].any())
     assert (found.card.digest == windows.card.digest) == known
     for split in ("validation", "test"):
         assert (found.indexes(split) == windows.indexes(split)).all()

@@ -270,6 +270,10 @@ def test_few_image_labels_bind_no_unlabelled_window(tmp_path):
     windows, params = of(project(tmp_path, few={"kind": "image_labels", "count": 7}))
     assert len(windows.indexes(UNLABELLED)) == 10
     task, _ = segmenter_training(windows, params, ALONE)
-    assert not task.bound
+    weak = task.views(batch_of(windows, params, 3), 3).weak
+    task.told = task.told.model_copy(update={"kind": "fixmatch", "threshold": 0.0})
+    logits = torch.zeros(len(weak), 4, 14, 14)
+    logits[:, 2] = 1.0
+    assert (task._labels(logits, weak) == 2).all()
     same = with_known_labels(Windows.open(windows.folder), params.labelled, tmp_path)
     assert same.part == windows.part

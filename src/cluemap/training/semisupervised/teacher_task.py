@@ -56,7 +56,6 @@ class TeacherTask(SegmenterTask):
         self.told = params.semisupervised
         self.strong = strong_views(self.told)
         self.metadata = metadata_of(windows).to(ranks.device) if network.teacher.told else None
-        self.bound = self.told.image_labels and params.labelled.kind == "masks"
         start = Confidence.start(len(windows.card.legend.classes) + self.background)
         self.confidence = Confidence(*(part.to(ranks.device) for part in start))
         self._sure = torch.zeros(())  # share of the last step's unlabelled pixels that taught, of this rank
@@ -98,8 +97,9 @@ class TeacherTask(SegmenterTask):
     def _labels(self, logits: Tensor, weak: Batch) -> Tensor:
         """u s h w -> u h w: what the teacher is sure of; moves the means that its thresholds follow."""
         may = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        if self.bound:
-            may[:, self.background :] = weak.image_labels
+        if self.told.image_labels:  # of classes of which nothing is known anything may be true
+            held = weak.image_labels
+            may[:, self.background :] = held if weak.known is None else held | ~weak.known
         probabilities = probabilities_of(logits, may)
         self.confidence = self.confidence.moved(probabilities, self.told.momentum, self.ranks.total)
         labels = teacher_labels(probabilities, self._thresholds())
