@@ -13,10 +13,11 @@ from cluemap.data.patches import VOID
 from cluemap.data.scenes.grid import Grid
 from cluemap.data.scenes.labels import Labelling, Shapes
 from cluemap.data.scenes.scene_reader import open_scene
+from cluemap.data.splits.labelled_part import with_known_labels
 from cluemap.data.windows import Windows
 from cluemap.model.storage.trained_models import SEGMENTER, load_segmenter
 from cluemap.params import Params
-from cluemap.paths import stage_folder
+from cluemap.paths import ROOT, stage_folder
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages.evaluate import SEGMENTERS, maps_of
 from cluemap.stages.train_baselines import MASKS, learners, open_maps
@@ -39,7 +40,8 @@ def predictions(params: Params, folds: list[Path], ranks: Ranks) -> Predictions:
     """Pool the test maps of the pipelines in these folders, one a fold; `params` of any of them."""
     parts, blocks, fields = [], dict[str, int](), FieldNumbers(params)
     for folder in folds:
-        windows = Windows.open(stage_folder(params.dataset, "prepare", folder) / "windows")
+        prepared = Windows.open(stage_folder(params.dataset, "prepare", folder) / "windows")
+        windows = with_known_labels(prepared, params.labelled, ROOT, masks=False)
         table = windows.table.iloc[windows.indexes("test")]
         truth, size = np.asarray(windows.masks("test")), windows.card.size
         kept = once(table, size) & (truth != VOID)

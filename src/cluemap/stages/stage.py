@@ -58,8 +58,7 @@ class Stage:
         """The prepared windows of this data set with the image labels that `labelled` leaves known; `masks`: with the
         true masks that it leaves known too, for stages that learn from them.
         """
-        found, params = Windows.open(self.prepared / "windows"), self.params.labelled
-        return found if params.kind == "masks" and not masks else with_known_labels(found, params, ROOT)
+        return with_known_labels(Windows.open(self.prepared / "windows"), self.params.labelled, ROOT, masks)
 
     def run_of(self, stage: str) -> str | None:
         """The run that made another stage's outputs; None if there is none."""

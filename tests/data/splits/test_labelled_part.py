@@ -47,6 +47,7 @@ def test_every_beginning_holds_even_shares_of_the_classes(seed):
 
 def test_nothing_is_hidden_by_default(windows, tmp_path):
     assert with_known_labels(windows, asked(), tmp_path) is windows
+    assert with_known_labels(windows, asked(kind="masks", count=3), tmp_path, masks=False) is windows
 
 
 @pytest.mark.parametrize("kind", ["image_labels", "masks"])

@@ -13,13 +13,15 @@ from cluemap.errors import DataError
 from cluemap.params import LabelledParams
 
 
-def with_known_labels(windows: Windows, params: LabelledParams, root: Path) -> Windows:
+def with_known_labels(windows: Windows, params: LabelledParams, root: Path, masks: bool = True) -> Windows:
     """The windows as `labelled` lets them be known; the same ones where it hides nothing. `root`: of `labelled.file`.
+
+    `masks`: for those who learn from true masks; without it `labelled.kind: masks` hides nothing.
 
     Raises:
         DataError: the file is missing or names a window that is not in the training split, or no window has labels.
     """
-    if params.all:
+    if params.all or (params.kind == "masks" and not masks):
         return windows
     train = windows.indexes("train")
     if params.file:
