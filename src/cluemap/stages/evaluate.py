@@ -120,7 +120,7 @@ def maps_of(network: Segmenter, windows: Windows, indexes: NDArray, params: Para
     """n h w: the segmenter's maps of some windows, in the order asked for."""
     rows: dict[int, NDArray] = {}
     for batch in scan(windows, indexes, params.compute.inference_batch, ranks):
-        found = maps(network, batch, windows, params)
+        found = maps(network, batch, params, windows.card.legend.background, windows)
         rows.update(zip(batch.index.tolist(), found.cpu().numpy().astype(np.uint8), strict=True))
     return in_order(rows, indexes)
 

@@ -118,16 +118,16 @@ def _finished(cam: Tensor, batch: Batch) -> Tensor:
     return min_max(cam) * batch.image_labels[:, :, None, None]
 
 
-def maps(network: Segmenter, batch: Batch, windows: Windows, params: Params) -> Tensor:
-    """One batch of these windows -> b h w, the segmenter's class of each pixel (0 = background, 1..K)."""
+def maps(network: Segmenter, batch: Batch, params: Params, background: bool, windows: Windows | None = None) -> Tensor:
+    """One batch -> b h w, the segmenter's class of each pixel (0 = background, 1..K); `windows`: see `inputs_of`."""
     with torch.no_grad(), autocast(params.compute, batch.images.device):
         logits = network(*inputs_of(network, batch, windows))
-    return logits.argmax(dim=1) + (not windows.card.legend.background)
+    return logits.argmax(dim=1) + (not background)
 
 
-def inputs_of(network: Segmenter, batch: Batch, windows: Windows) -> tuple[Tensor, ...]:
-    """What a segmenter is called with on these windows: their images and, for comparison alone, their place."""
-    if isinstance(network, StandInSegmenter) and network.told:
+def inputs_of(network: Segmenter, batch: Batch, windows: Windows | None) -> tuple[Tensor, ...]:
+    """What a segmenter is called with on a batch of these windows: images and, for comparison alone, their place."""
+    if isinstance(network, StandInSegmenter) and network.told and windows is not None:
         return *batch.inputs, metadata_of(windows)[batch.index.cpu()].to(batch.images.device)
     return batch.inputs
 

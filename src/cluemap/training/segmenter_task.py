@@ -108,6 +108,6 @@ def counts_on(network: Segmenter, windows: Windows, split: str, params: Params, 
     network.eval()
     counts = MapCounts.none(ids)
     for batch in scan(windows, windows.indexes(split), params.compute.inference_batch, ranks):
-        found = maps(network, batch, windows, params).cpu().numpy().astype(np.uint8)
+        found = maps(network, batch, params, legend.background, windows).cpu().numpy().astype(np.uint8)
         counts += map_counts(truth[windows.mask_row[batch.index.cpu().numpy()]], found, ids)
     return MapCounts(*(ranks.total(torch.from_numpy(part).to(ranks.device)).cpu().numpy() for part in counts))
