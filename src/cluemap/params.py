@@ -255,6 +255,7 @@ class RefineParams(Block):
     confidence: float = Share
     folds: int = Positive
     pixels: int = Positive
+    parcels: bool
 
 
 class BaselineParams(Block):

@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cluemap.data.parcels.parcels import Parcels
+from cluemap.data.parcels.window_maps import parcel_maps
 from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
 from cluemap.files import atomic, read_json, write_json
 from cluemap.model.method.pseudo_masks import IGNORED
-from cluemap.model.method.refinement import agreement, allowed, constrained, decided
+from cluemap.model.method.refinement import agreement, allowed, constrained, decided, within_parcels
 from cluemap.params import RefineParams
 from cluemap.runtime.distributed import ALONE, Ranks
 from cluemap.stages.make_cams import SPLITS
@@ -33,6 +35,7 @@ from cluemap.training.map_scores import map_counts, named_map_scores
 from cluemap.training.metrics import Ids, class_names
 
 Masks = dict[str, NDArray[np.uint8]]  # split -> n h w
+Borders = dict[str, NDArray[np.int32]]  # split -> n h w, number of the parcel of each pixel, 0 = none
 TREES = {"rounds": 40, "leaves": 15}  # of a round's learner: few, so that it cannot learn single pixels by heart
 SETTLED = 0.005  # share of pixels that a round changed, from which on another one changes nothing that matters
 
@@ -60,6 +63,11 @@ def _rounds(stage: Stage, windows: Windows, masks: Masks, digest: str) -> tuple[
     """All rounds, from the last one that an interrupted try finished; the masks of the round where they stop."""
     params, ranks = stage.params.refine, stage.ranks
     identity = {**params.model_dump(mode="json"), "seed": stage.params.seed, "masks": digest}
+    borders: Borders | None = None
+    if params.parcels:
+        parcels = Parcels.open(stage.folder_of("prepare_parcels") / "parcels")
+        borders = {split: parcel_maps(parcels, windows, windows.indexes(split)) for split in SPLITS}
+        identity["parcels"] = parcels.card.digest
     done = ranks.agree(_finished_rounds(stage.state, identity) if ranks.first else None)
     course: list[dict[str, float]] = [about for _, about in done]
     history, features = [masks, *(found for found, _ in done)], SeriesFeatures(windows)
@@ -67,7 +75,7 @@ def _rounds(stage: Stage, windows: Windows, masks: Masks, digest: str) -> tuple[
     for number in tqdm(numbers, initial=len(done), total=params.rounds, unit="round", disable=not ranks.first):
         if stops(course):
             break
-        found = one_round(features, history[-1], params, stage.params.seed + number, ranks)
+        found = one_round(features, history[-1], params, stage.params.seed + number, ranks, borders)
         about = course_of(found["train"], history[-1]["train"])
         if ranks.first:
             _keep(stage.state, number, found, about, identity)
@@ -99,8 +107,13 @@ def without_rest(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(masks == 0, IGNORED, masks).astype(np.uint8)
 
 
-def one_round(features: SeriesFeatures, masks: Masks, params: RefineParams, seed: int, ranks: Ranks = ALONE) -> Masks:
-    """The masks of both splits as learners fitted on the training windows' masks have them under the image labels."""
+def one_round(
+    features: SeriesFeatures, masks: Masks, params: RefineParams, seed: int, ranks: Ranks = ALONE,
+    borders: Borders | None = None,
+) -> Masks:  # fmt: skip
+    """The masks of both splits as learners fitted on the training windows' masks have them under the image labels, and
+    inside each parcel alike where `borders` are known.
+    """
     windows = features.windows
     indexes = windows.indexes("train")
     fold = folds_of(windows, indexes, params.folds)
@@ -109,8 +122,10 @@ def one_round(features: SeriesFeatures, masks: Masks, params: RefineParams, seed
                 for one in range(params.folds)]  # fmt: skip
     found = np.empty_like(masks["train"])
     for one, learner in enumerate(learners):
-        found[fold == one] = asked([learner], windows, indexes[fold == one], params)
-    return {"train": found, "validation": asked(learners, windows, windows.indexes("validation"), params)}
+        inside = None if borders is None else borders["train"][fold == one]
+        found[fold == one] = asked([learner], windows, indexes[fold == one], params, inside)
+    inside = None if borders is None else borders["validation"]
+    return {"train": found, "validation": asked(learners, windows, windows.indexes("validation"), params, inside)}
 
 
 def folds_of(windows: Windows, indexes: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
@@ -120,17 +135,19 @@ def folds_of(windows: Windows, indexes: NDArray[np.int64], folds: int) -> NDArra
 
 
 def asked(
-    learners: list[PixelLearner], windows: Windows, indexes: NDArray[np.int64], params: RefineParams
-) -> NDArray[np.uint8]:
+    learners: list[PixelLearner], windows: Windows, indexes: NDArray[np.int64], params: RefineParams,
+    borders: NDArray[np.int32] | None = None,
+) -> NDArray[np.uint8]:  # fmt: skip
     """n h w: what the learners' mean says of these windows under their image labels; of what a label does not say
-    whether it is there, anything may be there."""
+    whether it is there, anything may be there. With `borders` (n h w) a parcel is decided as a whole."""
     may, ranks = allowed(windows.possible[indexes]), learners[0].ranks
 
     def chunk(start: int) -> NDArray[np.uint8]:
         here = slice(start, start + CHUNK)
         first, *others = (learner.of(indexes[here]) for learner in learners)
         mean = sum(others, start=first) / np.float32(len(learners))
-        return decided(constrained(mean, may[here]), params.confidence)
+        held = constrained(mean, may[here])
+        return decided(held if borders is None else within_parcels(held, borders[here]), params.confidence)
 
     parts = list(ranks.shared_out(range(0, len(indexes), CHUNK), chunk))
     size = windows.card.size

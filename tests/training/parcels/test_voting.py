@@ -20,7 +20,7 @@ class FakeWindows:
     """Three windows side by side in patch 7."""
 
     table = pd.DataFrame({"patch": ["7"] * 3, "row": [0] * 3, "column": [0, 4, 8], "split": ["train"] * 3})
-    image_labels, mask_row = LABELS, np.arange(3)
+    possible, mask_row = LABELS, np.arange(3)
     card = SimpleNamespace(size=SIZE)
 
     def indexes(self, split):

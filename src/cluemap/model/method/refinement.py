@@ -24,6 +24,21 @@ def constrained(probabilities: NDArray[np.float32], may: NDArray[np.bool_]) -> N
     return np.where(total > 0, held / np.maximum(total, np.finfo(held.dtype).tiny), evenly[:, None, None])
 
 
+def within_parcels(probabilities: NDArray[np.float32], parcels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """n h w s, n h w (number of a pixel's parcel, 0 = none) -> n h w s: in each window every pixel of a parcel has the
+    mean over that parcel's pixels; pixels of no parcel keep their own.
+    """
+    window = np.arange(len(parcels))[:, None, None]
+    inside = parcels > 0
+    _, part = np.unique(window * (int(parcels.max(initial=0)) + 1) + parcels, return_inverse=True)
+    part = part.reshape(parcels.shape)[inside]
+    held, out = probabilities[inside], probabilities.copy()
+    count = np.bincount(part)
+    sums = np.stack([np.bincount(part, column, len(count)) for column in held.T], axis=1)
+    out[inside] = (sums / np.maximum(count, 1)[:, None])[part]
+    return out
+
+
 def decided(probabilities: NDArray[np.float32], confidence: float) -> NDArray[np.uint8]:
     """n h w s -> n h w: the most probable id, 255 where its probability is under `confidence`."""
     best = probabilities.max(axis=-1)

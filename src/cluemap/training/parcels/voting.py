@@ -88,11 +88,11 @@ def vote(
 
 
 def allowed_of(parts: list[tuple[int, NDArray[np.int32]]], windows: Windows, presence: float) -> NDArray | None:
-    """k: the classes that all labels hold of windows in which the parcel is large enough to be in the label; None:
-    it is in none of them.
+    """k: the classes that all labels hold (or do not tell of) of windows in which the parcel is large enough to be in
+    the label; None: it is in none of them.
     """
     enough = [index for index, local in parts if len(local) > presence * windows.card.size**2]
-    return np.asarray(windows.image_labels[enough].all(axis=0)) if enough else None
+    return np.asarray(windows.possible[enough].all(axis=0)) if enough else None
 
 
 def check_same_split(parcels: Parcels, splits: NDArray[np.object_], windows: Windows) -> None:
