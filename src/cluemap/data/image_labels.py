@@ -56,6 +56,13 @@ def certain_classes(
     return certain
 
 
+def stays_unlabelled(known: Knowledge, rows: slice, columns: slice) -> bool:
+    """Whether the training window (rows, columns), of which nothing is known, stays for methods that learn from images;
+    never where it shows a field of another split.
+    """
+    return known.keep and (known.hidden is None or bool((known.hidden[rows, columns] == VOID).all()))
+
+
 def split_of(fold: int, official: int) -> str:
     """Which split the patches of `fold` (1..5) belong to in official split `official`: three folds from that number
     on (round the circle of five) train, the next validates, the next tests."""

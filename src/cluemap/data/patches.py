@@ -54,8 +54,8 @@ class Legend:
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """How the windows of a user's own land get their image labels. Windows about which nothing is known, and windows
-    that were never seen, are left out."""
+    """How the windows of a user's own land get their image labels. Windows about which nothing is known (but see
+    `keep`), and windows that were never seen, are left out."""
 
     classes: int  # K of the legend
     presence: float | None = None  # share of the window above which a class is present; None: windows.presence
@@ -64,6 +64,7 @@ class Knowledge:
     cover: float = 0.5  # a window takes the crops of every area that covers at least this share of it
     silence: str = "absent"  # absent | unknown: a class that labels do not name, where not all of the land has one
     hidden: NDArray[np.uint8] | None = None  # h w, ids of fields that another split's windows show; VOID elsewhere
+    keep: bool = False  # training windows about which nothing is known stay, as unlabelled ones
 
 
 @dataclass(frozen=True, eq=False)

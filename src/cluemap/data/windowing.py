@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.image_labels import certain_classes, known_labels, split_of
+from cluemap.data.image_labels import certain_classes, known_labels, split_of, stays_unlabelled
 from cluemap.data.patches import NODATA, Patch
 from cluemap.errors import DataError
 from cluemap.params import WindowParams
@@ -77,11 +77,17 @@ def _window(patch: Patch, number: int, row: int, column: int, params: WindowPara
     images = patch.images[:, :, rows, columns]
     valid = (images != NODATA).any(axis=(1, 2, 3))
     name, labels, known = f"{patch.name}_{number}", None, None
+    split = patch.split or split_of(patch.fold or 1, params.fold)
     if patch.knowledge is not None:
         labels = known_labels(patch.labels, patch.knowledge, rows, columns, params.presence)
-        if labels is None or not valid.any():
+        if not valid.any():
             return None
-        known = certain_classes(labels, patch.labels, patch.knowledge, rows, columns)
+        if labels is not None:
+            known = certain_classes(labels, patch.labels, patch.knowledge, rows, columns)
+        elif split == "train" and stays_unlabelled(patch.knowledge, rows, columns):
+            labels = known = np.zeros(patch.knowledge.classes, bool)
+        else:
+            return None
     if not valid.any():
         raise DataError(
             f"{patch.source}: window {name} has no data on any of its {len(valid)} dates: take patch {patch.name} "
@@ -93,7 +99,7 @@ def _window(patch: Patch, number: int, row: int, column: int, params: WindowPara
         name=name,
         patch=patch.name,
         fold=-1 if patch.fold is None else patch.fold,
-        split=patch.split or split_of(patch.fold or 1, params.fold),
+        split=split,
         tile=patch.tile,
         row=patch.offset[0] + row,
         column=patch.offset[1] + column,

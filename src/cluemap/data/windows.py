@@ -74,7 +74,7 @@ class Windows:
         for split in SPLITS:
             _check_bytes(folder / f"masks_{split}.npy", card.counts[split] * card.size**2)
         total = int(column["dates"].sum())
-        return cls(
+        found = cls(
             folder=folder,
             card=card,
             table=table,
@@ -90,6 +90,13 @@ class Windows:
             _valid=open_array(folder / "valid.npy", np.bool_, (total,), MEND),
             known=np.stack(table["known"].to_list()).astype(bool) if "known" in table else None,
         )
+        bare = found._bare()
+        return found.hiding(bare, image_labels=True) if len(bare) else found
+
+    def _bare(self) -> NDArray[np.int64]:
+        """The training windows of which nothing is known (labels.keep_unlabelled in scene.yaml)."""
+        train = self.indexes("train")
+        return train[:0] if self.known is None else train[~self.known[train].any(axis=1)]
 
     def __len__(self) -> int:
         return len(self.dates)
@@ -138,7 +145,8 @@ class Windows:
         train = np.flatnonzero(split == "train")
         if not len(train):
             raise DataError(f"no training window of {self.folder} has labels: keep some (params.yaml, block labelled)")
-        kept, row[train] = self.mask_row[train], np.arange(len(train))
+        rows, row[train] = self.mask_row[train], np.arange(len(train))
+        kept = rows if self._kept is None else self._kept[rows]
         part = blake2b("\n".join(self.table["name"].iloc[train]).encode(), digest_size=8).hexdigest()
         card = replace(self.card, counts={**self.card.counts, "train": len(train)})
         if image_labels:

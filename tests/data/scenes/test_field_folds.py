@@ -15,7 +15,7 @@ from cluemap.data.scenes.grid import Grid
 from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.data.splits.field_split import LEFT_OUT
 from cluemap.data.windowing import cut, starts
-from cluemap.data.windows import Windows
+from cluemap.data.windows import UNLABELLED, Windows
 from cluemap.errors import DataError
 from cluemap.params import SceneSource, WindowParams, load_params
 
@@ -221,3 +221,38 @@ def test_labels_that_never_say_no_are_refused(scene, tmp_path):
     with pytest.raises(DataError, match=r"no training window is known to lack any class.*set labels\.silence: absent"):
         prepare(open_scene(root, params.windows), params, tmp_path / "windows", progress=False)
     assert not (tmp_path / "windows").exists()
+
+
+@pytest.mark.parametrize("kind", ["blocks", "parcels"])
+def test_unlabelled_windows_stay_where_asked_and_show_no_field_of_another_split(scene, tmp_path, kind):
+    split = {"kind": kind, "block": 240.0, "gap": 80.0 if kind == "parcels" else 20.0}
+    params = load_params("demo").model_copy(
+        update={"dataset": "mine", "source": SceneSource(format="scene"), "windows": params_of(6, 6)}
+    )
+    table = fields_of(9).iloc[::3]  # much land without any
+    opened = {}
+    for keep in (False, True):
+        root = describe(scene, table, split, outside="unlabelled", keep_unlabelled=keep)
+        reader = open_scene(root, params.windows)
+        prepare(reader, params, tmp_path / str(keep), progress=False)
+        opened[keep] = Windows.open(tmp_path / str(keep))
+    few, all_ = opened[False], opened[True]
+    unlabelled = all_.indexes(UNLABELLED)
+    assert len(few.indexes(UNLABELLED)) == 0
+    assert len(unlabelled) > 5
+    assert not all_.known[unlabelled].any()
+    names = few.table["name"].tolist()
+    assert [name for name in all_.table["name"] if name in names] == names  # labelled ones are the same, in order
+    assert not set(all_.table["name"].iloc[unlabelled]) & set(names)
+    for name in ("train", "validation", "test"):
+        np.testing.assert_array_equal(few.masks(name), all_.masks(name))
+        one, other = few.indexes(name), all_.indexes(name)
+        assert few.table["name"].iloc[one].tolist() == all_.table["name"].iloc[other].tolist()
+        np.testing.assert_array_equal(few.series(one[-1])[0], all_.series(other[-1])[0])
+    tested = np.zeros((6, 6), bool)
+    for row in all_.table.iloc[unlabelled].itertuples():
+        tested |= reader.labels.ids(Grid(reader.imagery.grid.crs, row.x, row.y, 10.0, 6, 6)) != VOID
+    assert not tested.any()
+    again = all_.hiding(all_.indexes("train")[:2], image_labels=False)  # few of the labelled ones with masks
+    np.testing.assert_array_equal(again.masks("train"), all_.masks("train")[2:])
+    assert len(again.indexes(UNLABELLED)) == len(unlabelled) + 2

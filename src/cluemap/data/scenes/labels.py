@@ -61,7 +61,7 @@ class Labelling:
                 self.files.append(folder / scene.truth.file)
         else:
             mapped, self.presence = spec, 0.0 if isinstance(spec, Points) else None
-        self.silence = spec.silence
+        self.silence, self.keep = spec.silence, spec.keep_unlabelled
         self.mapped = None
         if mapped is not None:
             ids = label_ids(shapes, mapped, folder, table, self.notes).astype(np.int32)
@@ -90,8 +90,10 @@ class Labelling:
         """How the windows of this piece get their image labels; of a fold, where fields are kept whole."""
         count = len(self.legend.classes)
         if self.areas is None or self.crops is None:
-            return Knowledge(count, self.presence, silence=self.silence, hidden=self._hidden(place, fold))
-        return Knowledge(count, None, self.areas.draw(place, -1, np.int32), self.crops, self.cover, self.silence)
+            hidden = self._hidden(place, fold)
+            return Knowledge(count, self.presence, keep=self.keep, silence=self.silence, hidden=hidden)
+        drawn = self.areas.draw(place, -1, np.int32)
+        return Knowledge(count, None, drawn, self.crops, self.cover, self.silence, keep=self.keep)
 
     def _hidden(self, place: Grid, fold: int | None) -> NDArray[np.uint8] | None:
         """h w: ids of the fields of other folds; None where no field is hidden."""

@@ -88,6 +88,7 @@ class Polygons(Part):
     outside: Literal["unlabelled", "background"] = "unlabelled"  # land without a polygon
     others: Literal["refuse", "unlabelled", "background"] = "refuse"  # polygons of a class that is not in `classes`
     silence: Literal["absent", "unknown"] = "absent"  # a class that is not named where not all land has a label
+    keep_unlabelled: bool = False  # training windows of which nothing is known stay (`semisupervised`, params.yaml)
 
 
 class Points(Part):
@@ -101,6 +102,7 @@ class Points(Part):
     encoding: str | None = None
     others: Literal["refuse", "unlabelled", "background"] = "refuse"
     silence: Literal["absent", "unknown"] = "absent"  # a class that is not named where not all land has a label
+    keep_unlabelled: bool = False  # training windows of which nothing is known stay (`semisupervised`, params.yaml)
 
 
 class Areas(Part):
@@ -115,6 +117,7 @@ class Areas(Part):
     key: str | None = None  # with `table`: the column by which polygons and table are joined
     cover: float = Field(default=0.5, gt=0, le=1)  # a window takes the crops of an area that covers this share of it
     silence: Literal["absent", "unknown"] = "absent"  # a class that is not named where not all land has a label
+    keep_unlabelled: bool = False  # training windows of which nothing is known stay (`semisupervised`, params.yaml)
 
 
 Labels = Annotated[Polygons | Points | Areas, Field(discriminator="kind")]

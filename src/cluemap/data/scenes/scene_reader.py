@@ -133,7 +133,7 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
 
 
 def _labelled(found: list[Piece], labels: Labelling, imagery: Imagery) -> list[Piece]:
-    """The pieces of which anything is known."""
-    if labels.ground == 0 and labels.areas is None:
+    """The pieces of which anything is known; all of them where unlabelled windows stay."""
+    if labels.keep or (labels.ground == 0 and labels.areas is None):
         return found
     return [piece for piece in found if labels.reaches(imagery.grid.cut(piece.rows, piece.columns))]

@@ -55,9 +55,9 @@ def learns_from_unlabelled(windows: Windows, params: Params) -> bool:
         TrainingError: it is on, and nothing is hidden from any stage.
     """
     kind = params.semisupervised.kind
-    if kind != "off" and params.labelled.all:
+    if kind != "off" and params.labelled.all and not windows.part:
         raise TrainingError(
             f"semisupervised.kind is {kind}, but every training window has labels: set labelled.share, labelled.count "
-            "or labelled.file, or semisupervised.kind: off"
+            "or labelled.file (a region of your own: labels.keep_unlabelled in scene.yaml), or semisupervised.kind: off"
         )
     return kind != "off" and bool(windows.part)
