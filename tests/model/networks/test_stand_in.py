@@ -90,3 +90,15 @@ def test_one_call_gives_what_each_network_says(kind):
     assert torch.equal(found.student.logits, student(*given))
     (found.teacher.logits.sum() + found.student.logits.sum() + found.student.position.sum()).backward()
     assert all(weight.grad is not None for weight in both.parameters())  # none is left out under several processes
+
+
+def test_of_ltae_a_pixel_sees_as_far_as_without_the_position():
+    student, (images, day, valid) = network("ltae", 0), inputs()
+    assert (student.reach, network("tsvit", 0).reach) == (1, None)
+    changed = images.clone()
+    changed[..., 2, 3] += 1.0
+    with torch.no_grad():
+        moved = (student(images, day, valid) - student(changed, day, valid)).abs().amax(dim=(0, 1)) > 0
+    near = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    near[1:4, 2:5] = True
+    assert torch.equal(moved, near)

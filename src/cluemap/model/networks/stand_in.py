@@ -38,6 +38,11 @@ class StandInSegmenter(nn.Module):
         self.embed = nn.Sequential(nn.Linear(metadata, d), nn.GELU(), nn.Linear(d, d)) if metadata else None
 
     @property
+    def reach(self) -> int | None:
+        """Pixels that a pixel's logits see to each side, as the segmenter's own; None: the whole window."""
+        return self.segmenter.reach if isinstance(self.segmenter, LtaeSegmenter) else None
+
+    @property
     def told(self) -> bool:
         """Whether it wants metadata."""
         return self.embed is not None
