@@ -1,9 +1,10 @@
 """Do the 95 % intervals of cross-validated accuracies hold the truth? Regions made by the demo's generator.
 
-Every draw is a region of its own, of which one part has labels. Its fields are split as `split.kind: auto` splits them,
-a linear discriminant (or boosted trees) is trained on every fold, and the pooled test predictions are scored as
-src/crossvalidate.py does. The truth is what the same five models have, on average, on the rest of the land. Prints the
-share of intervals that hold it, for blocks and fields as what is drawn again, and over single pixels for comparison.
+Every draw is a region of its own, some of whose fields have labels: drawn at random (`--labels spread`), or all of one
+part of the land (`part`). They are split as `split.kind: auto` splits them, a linear discriminant (or boosted trees) is
+trained on every fold, and the pooled test predictions are scored as src/crossvalidate.py does. The truth is what these
+five models have, on average, on the fields without labels. Prints the share of intervals that hold it, for blocks and
+fields as what is drawn again, and over single pixels for comparison.
 """
 
 import argparse
@@ -118,6 +119,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=50, help="regions")
     parser.add_argument("--side", type=int, default=230, help="pixels a side of a region (230: 120 fields)")
     parser.add_argument("--learner", choices=("linear", "trees"), default="linear")
+    where = "labelled fields drawn at random over the land, or all those of one part of it"
+    parser.add_argument("--labels", choices=("spread", "part"), default="spread", help=where)
     parser.add_argument("--rest", type=float, default=2.0, help="land without labels, in parts of the region's")
     given = parser.parse_args()
     dates = np.arange(np.datetime64("2019-03-01"), np.datetime64("2019-10-15"), np.timedelta64(25, "D"))
@@ -125,7 +128,10 @@ def main() -> None:
     fields, results = [], []
     for seed in range(given.draws):
         whole = make_region(given.side, round(given.side * (1 + given.rest)), tile, (3, seed))
-        labelled = shapely.get_x(shapely.centroid(whole.shapes)) < given.side * PIXEL
+        if given.labels == "part":
+            labelled = shapely.get_x(shapely.centroid(whole.shapes)) < given.side * PIXEL
+        else:
+            labelled = np.random.default_rng(seed).random(len(whole.shapes)) < 1 / (1 + given.rest)
         region = part(whole, labelled)
         found, models, blocks = cross_validated(region, given.learner, seed)
         truth = true_accuracies(models, part(whole, ~labelled))

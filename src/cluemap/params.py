@@ -129,6 +129,8 @@ class SegmenterParams(NetworkParams):
     kind: Literal["tsvit", "ltae"]
     pixel_layout: Literal["spatial", "flat"]
     select: Literal["last", "miou"]
+    init: str = "none"
+    class_weights: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class LtaeParams(Block):

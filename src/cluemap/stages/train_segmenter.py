@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from cluemap.data.windows import Windows
 from cluemap.files import atomic_folder
 from cluemap.model.storage import checkpoints
+from cluemap.model.storage.initial_weights import NONE, digest_of
 from cluemap.model.storage.trained_models import SEGMENTER, about
 from cluemap.stages.stage import Stage
 from cluemap.stages.stage_figures import draw_training
@@ -20,7 +21,9 @@ def train_segmenter(stage: Stage, windows: Windows, masks: NDArray, digest: str,
     params = stage.params
     task, before = segmenter_training(windows, params, stage.ranks)
     data = segmenter_data(windows, masks, params, stage.ranks)
-    extra = {"masks": digest}
+    task.weigh(masks)
+    init = params.segmenter.init
+    extra = {"masks": digest, **({} if init == NONE else {"init": digest_of(init)})}
     with stage.training(task, data, params.segmenter, BLOCKS, upstream, extra, before) as (run, trained):
         task.network.load_state_dict(checkpoints.split(trained, "network/"))
         scores = task.validate()

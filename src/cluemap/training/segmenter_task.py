@@ -5,12 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cluemap.data.batches import Batch
 from cluemap.data.windows import Windows
 from cluemap.model.method.losses import pixel_loss
 from cluemap.model.networks.segmenter import Network, Segmenter, build_segmenter
+from cluemap.model.storage.initial_weights import NONE, take_over
 from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.training.augmentation import augmented, generators
@@ -30,6 +32,8 @@ def new_segmenter(windows: Windows, params: Params) -> Network:
     classes = len(legend.classes) + legend.background
     network = build_segmenter(len(legend.bands), classes, windows.card.size, params.segmenter, params.ltae)
     whiten(network, windows, params.segmenter.whitening)
+    if params.segmenter.init != NONE:
+        take_over(network, params.segmenter.init, legend.bands)
     return network
 
 
@@ -42,6 +46,14 @@ class SegmenterTask:
         self.network, self.windows, self.params, self.ranks = network, windows, params, ranks
         self.select = None if params.segmenter.select == "last" or too_small(windows) else params.segmenter.select
         self.background = windows.card.legend.background
+        self.weights: Tensor | None = None  # k, of each class in the loss
+
+    def weigh(self, masks: NDArray[np.uint8]) -> None:
+        """Weigh classes by how rare they are in these masks (n h w), as `segmenter.class_weights` says."""
+        power, size = self.params.segmenter.class_weights, len(self.windows.card.legend.classes) + self.background
+        if power > 0:
+            weights = torch.from_numpy(class_weights(masks, size, 1 - self.background, power))
+            self.weights = weights.to(self.ranks.device)
 
     def losses(self, forward: Callable[[Batch], Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
         """ "total": cross-entropy over the pixels that are not 255."""
@@ -52,7 +64,7 @@ class SegmenterTask:
         """b k h w, b h w (ids as in the legend, 255 ignored) -> scalar."""
         if not self.background:  # ids 1..K -> 0..K-1, 255 stays
             truth = torch.where(truth == 255, 255, truth - 1)
-        return pixel_loss(logits.float(), truth, self.ranks.total)
+        return pixel_loss(logits.float(), truth, self.ranks.total, self.weights)
 
     @property
     def published(self) -> Segmenter:
@@ -72,6 +84,16 @@ class SegmenterTask:
         """OA and mIoU on the validation fold."""
         found = score_on(self.published, self.windows, "validation", self.params, self.ranks)
         return {"miou": float(found.miou), "accuracy": float(found.overall_accuracy)}
+
+
+def class_weights(masks: NDArray[np.uint8], size: int, first: int, power: float) -> NDArray[np.float32]:
+    """n h w (ids from `first` on, 255 ignored) -> k: share ** -power, so scaled that the mean over pixels is 1; 0 for a
+    class without pixels, which no pixel asks for."""
+    counts = np.bincount(np.asarray(masks).ravel(), minlength=256)[first : first + size].astype(np.float64)
+    total = max(counts.sum(), 1.0)
+    raw = np.where(counts > 0, np.maximum(counts / total, 1e-12) ** -power, 0.0)
+    mean = (raw * counts).sum() / total
+    return (raw / (mean if mean > 0 else 1.0)).astype(np.float32)
 
 
 def drawn(batch: Batch, step: int, params: Params, ranks: Ranks) -> tuple[Batch, Tensor]:

@@ -138,6 +138,20 @@ def slow_pixel_loss(logits: np.ndarray, truth: np.ndarray) -> float:
     return sum(losses) / len(losses)
 
 
+def test_weighted_pixel_loss():
+    """Each pixel with the weight of its true class, pixel by pixel; and the same over ranks."""
+    logits, truth = pixels()
+    weights = np.array([0.5, 2.0, 0.0, 1.0, 3.0])[: logits.shape[1]]
+    parts, mass = 0.0, 0.0
+    for b, h, w in np.argwhere(truth != 255):
+        row, k = logits[b, :, h, w], truth[b, h, w]
+        parts += weights[k] * (np.log(np.exp(row - row.max()).sum()) + row.max() - row[k])
+        mass += weights[k]
+    of = lambda x, y, total=fast.identity: fast.pixel_loss(x, y, total, tensor(weights))
+    agree(of(tensor(logits), tensor(truth)), parts / mass)
+    same_over_ranks(of, logits, truth)
+
+
 def test_pixel_loss():
     agree(fast.pixel_loss(*map(tensor, pixels())), slow_pixel_loss(*pixels()))
 

@@ -6,6 +6,7 @@ sums a tensor over all ranks (one process: identity).
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,10 +37,13 @@ def tap_loss(raw: Tensor, refined: Tensor, labels: Tensor, total: Total = identi
     return change.sum() / count.clamp_min(1.0)
 
 
-def pixel_loss(logits: Tensor, truth: Tensor, total: Total = identity) -> Tensor:
-    """b k h w, b h w (255 ignored) -> scalar: cross-entropy, mean over the pixels that count."""
-    count = total((truth != 255).sum().to(logits.dtype))
-    return F.cross_entropy(logits, truth, ignore_index=255, reduction="sum") / count.clamp_min(1.0)
+def pixel_loss(logits: Tensor, truth: Tensor, total: Total = identity, weights: Tensor | None = None) -> Tensor:
+    """b k h w, b h w (255 ignored) -> scalar: cross-entropy, mean over the pixels that count, each with the weight (k)
+    of its true class (None: 1)."""
+    known = truth != 255
+    mass = known.sum().to(logits.dtype) if weights is None else (weights[torch.where(known, truth, 0)] * known).sum()
+    loss = F.cross_entropy(logits, truth, weights, ignore_index=255, reduction="sum")
+    return loss / total(mass).clamp_min(1.0 if weights is None else 1e-12)
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float, total: Total = identity) -> Tensor:
