@@ -9,6 +9,7 @@ from runs import database, opened, root
 
 import compare
 from cluemap.experiments.comparison import differing, scores
+from cluemap.figures.side_by_side import beside
 from cluemap.tracking import open_store
 
 __all__ = ["database", "root"]  # fixtures
@@ -23,7 +24,13 @@ def results(root):
         matplotlib.image.imsave(root / "patch.png", picture)
         params = {"seed": 0, "clues.count": count}
         with opened(root, experiment="demo/results", name=f"evaluate {number}", params=params) as run:
-            run.summary({"test_miou": miou, "test": {"weak": {"iou": {"corn": miou / 2, "oats & peas": 0.75}}}})
+            run.summary(
+                {
+                    "test_miou": miou,
+                    "forest_miou": 0.5,
+                    "test": {"weak": {"iou": {"corn": miou / 2, "oats & peas": 0.75}}},
+                }
+            )
             run.artifact(root / "patch.png", "figures")
             run.flush()
         ids.append(run.id)
@@ -38,8 +45,23 @@ def test_the_page_shows_what_differs(results, root, capsys):
     for text in (*results, "clues.count", "+0.1250", "-0.2500", "corn", "+0.0625", "+0.0000"):
         assert text in html, text
     assert ">seed<" not in html  # the same in all
+    assert html.index(">test_miou<") < html.index(">forest_miou<")  # the headline first
     assert len(re.findall("data:image/png", html)) == 1  # the maps, side by side in one picture
     assert "://" not in re.sub(r"data:[^\"']*", "", html).replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize(("shape", "stacked"), [((80, 101, 3), False), ((61, 270, 3), True)])
+def test_wide_maps_stand_one_under_the_other(tmp_path, shape, stacked):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    for number, colour in enumerate(colours):
+        matplotlib.image.imsave(tmp_path / f"{number}.png", np.full(shape, colour, np.uint8))
+    made = matplotlib.image.imread(beside([tmp_path / f"{n}.png" for n in range(3)], "ABC", tmp_path / "all.png"))
+    alike = [(made[..., :3] == np.array(colour) / 255).all(axis=-1) for colour in colours]  # h w each
+    places = [np.argwhere(one) for one in alike]
+    assert [len(place) for place in places] == pytest.approx([shape[0] * shape[1]] * 3, rel=0.1)  # each at its own size
+    starts = np.array([place.min(axis=0) for place in places])
+    assert (np.diff(starts[:, 0]) > 0).all() == stacked
+    assert (np.diff(starts[:, 1]) > 0).all() != stacked
 
 
 def test_params_and_scores_by_hand(results):

@@ -1,6 +1,7 @@
 """Two or more results beside each other on one page: params that differ, scores with their differences, maps."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +11,11 @@ from cluemap.errors import DataError, TrackingError
 from cluemap.figures.report import write_report
 from cluemap.figures.side_by_side import beside
 from cluemap.tracking.metric_names import metric_name
+from cluemap.tracking.store.ui_views import METRICS
 
 CLASSES = "test/weak/iou/"  # scores per class of the segmenter taught by pseudo masks
 MAPS = {"patch.png": "A whole test patch", "validation_windows.png": "Validation windows"}
+HEADLINE = METRICS["results"]  # these scores first, as in MLflow's table
 NAMES = "ABCDEFGHIJ"
 Runs = Mapping[str, Any]  # letter -> tracking.store.RunRecord
 
@@ -60,10 +63,16 @@ def _columns(runs: Runs, what: str) -> list[str]:
 def _runs(runs: Runs) -> dict[str, Any]:
     kept = ("dvc.experiment", "git.commit", "git.dirty")
     rows = [
-        [letter, run.name, run.id, run.experiment, *(run.tags.get(tag) for tag in kept)] for letter, run in runs.items()
+        [letter, run.name, run.id, run.experiment, *(_short(run.tags.get(tag)) for tag in kept)]
+        for letter, run in runs.items()
     ]
     columns = ["", "name", "run", "experiment", "DVC experiment", "commit", "changed since"]
     return {"title": "Runs", "parts": [{"kind": "table", "columns": columns, "rows": rows}]}
+
+
+def _short(tag: str | None) -> str | None:
+    """A commit by its first seven digits, as git and DVC show it."""
+    return tag[:7] if tag and re.fullmatch("[0-9a-f]{40}", tag) else tag
 
 
 def _params(runs: Runs) -> dict[str, Any]:
@@ -76,7 +85,8 @@ def _params(runs: Runs) -> dict[str, Any]:
 
 
 def _headline(runs: Runs) -> dict[str, Any]:
-    names = sorted({name for run in runs.values() for name in run.metrics if "/" not in name})
+    found = sorted({name for run in runs.values() for name in run.metrics if "/" not in name})
+    names = [name for name in HEADLINE if name in found] + [name for name in found if name not in HEADLINE]
     rows = scores(runs, {name: name for name in names})
     return {"title": "Scores", "parts": [{"kind": "table", "columns": _columns(runs, "score"), "rows": rows}]}
 

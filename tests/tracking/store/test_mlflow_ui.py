@@ -1,20 +1,16 @@
-"""The product's face in a real browser: what a researcher sees in `mlflow ui` after two pipelines, and the report.
-
-Screenshots are kept under the test run's folder (`pytest --basetemp`), in `screenshots/`.
-"""
+"""The product's face in a real browser: what a researcher sees in `mlflow ui` after two pipelines, and the report."""
 
 import json
 import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import tiny
+from browser import CHROMIUM, Face, browser
 from runs import use_root
-from servers import mlflow_server
 from tiny import pipeline
 
 import resend
@@ -22,53 +18,6 @@ from cluemap.tracking import open_store
 
 __all__ = ["pipeline"]  # a fixture
 pytestmark = pytest.mark.slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
-HARMLESS = (  # MLflow's own
-    "/ajax-api/2.0/mlflow/users/current",  # asked of every server; one without users answers 404
-    "ResizeObserver loop completed with undelivered notifications",  # a chart that is resized twice in a frame
-)
-CLOSED = """if (location.protocol === "http:") {
-    localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
-    localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
-}"""  # MLflow's assistant, which covers a third of the page until it is closed for the first time
-
-
-@dataclass
-class Face:
-    """A browser's page, the server it looks at, and what went wrong."""
-
-    page: object
-    address: str
-    ids: dict[str, str]  # experiments and runs by name
-    shots: Path
-    root: Path
-    wrong: list[str] = field(default_factory=list)
-
-    def show(self, path: str, name: str, *wanted: str) -> str:
-        """Open a page, wait until it shows all `wanted` texts, keep a screenshot; gives the page's text."""
-        self.page.goto("about:blank")  # a change behind the # alone would not load the page anew
-        self.page.goto(path if "://" in path else f"{self.address}/#{path}")
-        for text in wanted:
-            self.page.get_by_text(text, exact=False).first.wait_for(state="visible", timeout=120_000)
-        self.page.wait_for_timeout(1000)  # what moves comes to rest
-        self.page.screenshot(path=self.shots / f"{name}.png", timeout=120_000)
-        return self.page.inner_text("body")
-
-    def watch(self) -> None:
-        self.page.on(
-            "console", lambda said: said.type == "error" and self.said(said.text, said.location.get("url", ""))
-        )
-        self.page.on("pageerror", lambda error: self.said(str(error), ""))
-        near = (self.address, "data:", "blob:", "file:", "about:")
-        self.page.on("request", lambda sent: sent.url.startswith(near) or self.wrong.append(f"elsewhere: {sent.url}"))
-
-    def said(self, text: str, url: str) -> None:
-        if not any(known in f"{text} {url}" for known in HARMLESS):
-            self.wrong.append(f"{text} {url}")
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +39,14 @@ def store(pipeline, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def face(store, tmp_path_factory) -> Iterator[Face]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
-    shots = tmp_path_factory.getbasetemp() / "screenshots"
-    shots.mkdir(exist_ok=True)
-    with mlflow_server(store, "ui") as address, playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        page = browser.new_page(viewport={"width": 2200, "height": 1000})
-        page.add_init_script(CLOSED)
-        made = Face(page, address, ids_of(store), shots, store)
-        made.watch()
+    with browser(store, tmp_path_factory.getbasetemp() / "screenshots") as made:
         yield made
-        browser.close()
+
+
+@pytest.fixture(scope="module")
+def ids(store) -> dict[str, str]:
+    """Experiments and runs by name."""
+    return ids_of(store)
 
 
 @pytest.fixture(autouse=True)
@@ -122,19 +68,19 @@ def ids_of(root: Path) -> dict[str, str]:
     return {**found, **dict(rows), "first": results[0], "second": results[-1]}
 
 
-def test_the_table_of_results_has_rows_and_metric_columns(face):
+def test_the_table_of_results_has_rows_and_metric_columns(face, store):
     with pytest.MonkeyPatch.context() as patch:
-        link = open_store_of(face.root, patch).link("tiny/results")
+        link = open_store_of(store, patch).link("tiny/results")
     text = face.show(link.partition("#")[2], "results", "test_miou", "mask_miou", "cluemap-tiny-segmenter")
     assert "2 matching runs" in " ".join(text.split())
-    metrics = json.loads((face.root / "out/tiny/evaluate/metrics.json").read_text())
+    metrics = json.loads((store / "out/tiny/evaluate/metrics.json").read_text())
     shown = face.page.locator("[col-id='metrics.`test_miou`'], [col-id*='test_miou']").all_inner_texts()
     assert any(cell.strip().startswith(f"{metrics['test_miou']:.3f}"[:5]) for cell in shown), shown
 
 
-def test_the_table_s_columns_begin_with_the_scores_and_end_with_the_cost(face):
+def test_the_table_s_columns_begin_with_the_scores_and_end_with_the_cost(face, store):
     with pytest.MonkeyPatch.context() as patch:
-        link = open_store_of(face.root, patch).link("tiny/results")
+        link = open_store_of(store, patch).link("tiny/results")
     face.show(link.partition("#")[2], "columns", "test_miou", "seed 0")
     columns = face.page.locator(".ag-header-cell").evaluate_all(
         "cells => cells.sort((a, b) => a.getBoundingClientRect().left - b.getBoundingClientRect().left)"
@@ -145,44 +91,44 @@ def test_the_table_s_columns_begin_with_the_scores_and_end_with_the_cost(face):
     assert shown[-1] == "cost/total_seconds"
 
 
-def test_the_charts_of_training_begin_with_loss_and_validation(face):
+def test_the_charts_of_training_begin_with_loss_and_validation(face, store):
     with pytest.MonkeyPatch.context() as patch:
-        link = open_store_of(face.root, patch).link("tiny/training")
+        link = open_store_of(store, patch).link("tiny/training")
     text = face.show(f"{link.partition('#')[2]}&compareRunsMode=CHART", "charts", "loss/total")
     sections = re.findall(r"^([\w ]+)\s\(\d+\)$", text, flags=re.MULTILINE)
     assert sections[:2] == ["loss", "validation"], sections
     assert "clue distance" in sections
 
 
-def test_two_runs_are_compared(face):
-    runs = json.dumps([face.ids["first"], face.ids["second"]])
-    experiments = json.dumps([face.ids["tiny/results"]])
+def test_two_runs_are_compared(face, ids):
+    runs = json.dumps([ids["first"], ids["second"]])
+    experiments = json.dumps([ids["tiny/results"]])
     text = face.show(
         f"/compare-runs?runs={runs}&experiments={experiments}", "compare", "Comparing 2 Runs", "masks.threshold"
     )
-    assert face.ids["first"] in text
-    assert face.ids["second"] in text
+    assert ids["first"] in text
+    assert ids["second"] in text
 
 
-def test_a_figure_is_shown(face):
-    where = f"/experiments/{face.ids['tiny/results']}/runs/{face.ids['second']}/artifacts/figures/overview.png"
+def test_a_figure_is_shown(face, ids):
+    where = f"/experiments/{ids['tiny/results']}/runs/{ids['second']}/artifacts/figures/overview.png"
     face.show(where, "figure", "confusion_weak.png", "overview.png")
     face.page.wait_for_function("[...document.images].some(i => i.naturalWidth > 300)", timeout=120_000)
     face.page.screenshot(path=face.shots / "figure.png")
 
 
-def test_a_training_s_curves_are_shown(face):
-    where = f"/experiments/{face.ids['tiny/training']}/runs/{face.ids['train_classifier']}/model-metrics"
+def test_a_training_s_curves_are_shown(face, ids):
+    where = f"/experiments/{ids['tiny/training']}/runs/{ids['train_classifier']}/model-metrics"
     face.show(where, "curves", "clue distance", "clue usage")
 
 
-def test_the_run_leads_to_what_made_it_and_to_its_model(face):
-    where = f"/experiments/{face.ids['tiny/results']}/runs/{face.ids['first']}"
+def test_the_run_leads_to_what_made_it_and_to_its_model(face, ids):
+    where = f"/experiments/{ids['tiny/results']}/runs/{ids['first']}"
     text = face.show(where, "run", "cluemap-tiny-segmenter", "of full supervision")
     assert "tiny windows" in text
-    link = face.page.get_by_role("link", name=face.ids["train_classifier"]).first.get_attribute("href")
+    link = face.page.get_by_role("link", name=ids["train_classifier"]).first.get_attribute("href")
     face.show(link.removeprefix("#"), "upstream", "train_classifier", "loss")
-    assert face.ids["train_classifier"] in face.page.url
+    assert ids["train_classifier"] in face.page.url
     assert "/experiments/" in face.page.url  # it found the run's experiment by itself
 
 
@@ -191,8 +137,8 @@ def test_the_registry_has_the_champion(face):
     assert "cluemap-tiny-segmenter" in text
 
 
-def test_the_report_is_one_page_that_asks_nobody(face):
-    report = face.root / "out" / "tiny" / "evaluate" / "report.html"
+def test_the_report_is_one_page_that_asks_nobody(face, store):
+    report = store / "out" / "tiny" / "evaluate" / "report.html"
     text = face.show(report.as_uri(), "report", "Lineage", "test mIoU from image labels")
     assert "git.commit" in text
     assert face.page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
