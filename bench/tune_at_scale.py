@@ -3,10 +3,10 @@
     python bench/tune_at_scale.py                   # 200 trials, 4 parents, 6 kills, PostgreSQL away for 60 s
 
 Parents are `src/tune.py` as people start it; the stage is the stand-in of the tests, which trains nothing in a second.
-At random moments a parent is killed (SIGKILL) and started again; in the middle the database is stopped as by a crash.
-Then the study in the database is held against what the stand-ins wrote down: numbers without a gap, each trial finished
-once, each score that of its params, no two trials with the same params. The cost of `ask` is measured afterwards, on a
-study of its own, in one process: TPE looks at all trials so far. Needs PostgreSQL's programs.
+At random moments a parent is killed (SIGKILL) amid a trial and started again; in the middle the database is stopped as
+by a crash. Then the study in the database is held against what the stand-ins wrote down: numbers without a gap, each
+trial finished once, each score that of its params, no two trials with the same params. The cost of `ask` is measured
+afterwards, on a study of its own, in one process: TPE looks at all trials so far. Needs PostgreSQL's programs.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -107,12 +109,21 @@ def trouble(
             time.sleep(outage)
             server.start()
             back = time.monotonic()
-        alive = [one for one in running if one.poll() is None]
-        if shots and ended >= shots[0] and alive:
+        if shots and ended >= shots[0] and (hit := busy(events, running)):
             shots.pop(0)
-            dice.choice(alive).kill()
+            hit.kill()
             killed += 1
     return killed
+
+
+def busy(events: list[list[str]], running: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
+    """A parent whose trial is under way: that of the stand-in which reported last."""
+    last = {trial: (word, int(process)) for trial, word, process, *_ in events}
+    for word, process in reversed(last.values()):
+        if word.startswith("report") and psutil.pid_exists(process):
+            above = psutil.Process(process).ppid()
+            return next((one for one in running if one.pid == above and one.poll() is None), None)
+    return None
 
 
 def words(events: list[list[str]], word: str) -> Counter[str]:
