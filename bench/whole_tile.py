@@ -7,11 +7,10 @@ blends windows. All in CPU seconds of one torch thread, which a busy machine cha
 in threads beside the network.
 
     python bench/whole_tile.py --side 1098 --kind jp2
-    GDAL_CACHEMAX=32 python bench/whole_tile.py --side 1098 --kind jp2 --shrink 4 --networks
+    GDAL_CACHEMAX=128 python bench/whole_tile.py --dates 5 --tile 707 --networks    # how often blocks are decoded
 
-A file has blocks of 1,024 px, larger than the map's tiles: some are decoded more than once. A scene of a block or
-two does not show it: `--shrink 4` makes blocks and tiles a quarter as wide (give GDAL a 16th of its 512 MB of cache),
-as if the scene were four times as wide.
+A JPEG 2000 file has blocks of 1,024 px, larger than the map's tiles: GDAL's cache of 512 MB holds no block of each of
+200 files, so every tile decodes all blocks that it touches. The last line shows it on a quarter of files and cache.
 """
 
 import argparse
@@ -48,23 +47,18 @@ BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 LEGEND = Legend(BANDS, (2, 1, 0), tuple(CropClass(f"crop {k}", "#112233") for k in range(18)), True)
 CARD = Card("bench", "0", LEGEND, 24, 60, np.full(10, 2000, np.float32), np.full(10, 1000, np.float32))
 WRITTEN: dict[str, dict[str, Any]] = {
-    "jp2": {
-        "driver": "JP2OpenJPEG",
-        "QUALITY": 100,
-        "REVERSIBLE": "YES",
-    },
+    "jp2": {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "BLOCKXSIZE": 1024, "BLOCKYSIZE": 1024},
     "tif": {"driver": "COG", "COMPRESS": "DEFLATE", "PREDICTOR": "YES"},
 }
 
 
-def write_scene(folder: Path, side: int, dates: int, kind: str, shrink: int) -> int:
+def write_scene(folder: Path, side: int, dates: int, kind: str) -> int:
     """Smooth fields with noise, 12 bits of it, one file a band and date; the bytes of all files."""
     (folder / "images").mkdir()
     draws = np.random.default_rng(0)
     field = gaussian_filter(draws.normal(size=(side, side)), 8)
     field = 2500 + 900 * field / field.std()
     place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 600000.0, 0, -10, 5800020.0)}
-    block = {"BLOCKXSIZE": 1024 // shrink, "BLOCKYSIZE": 1024 // shrink} if kind == "jp2" else {}
     shape = {"width": side, "height": side, "count": 1, "dtype": "uint16"}
     for date in range(dates):
         home = folder / "images" / f"2019{date // 2 % 12 + 1:02d}{5 + 14 * (date % 2):02d}"
@@ -72,7 +66,7 @@ def write_scene(folder: Path, side: int, dates: int, kind: str, shrink: int) -> 
         for band in BANDS:
             values = (field + draws.normal(0, 60, field.shape)).clip(1, 10000).astype(np.uint16)
             file = home / f"{band}.{kind}"
-            with rasterio.open(file, "w", **WRITTEN[kind], **block, **place, **shape) as target:
+            with rasterio.open(file, "w", **WRITTEN[kind], **place, **shape) as target:
                 target.write(values, 1)
     (folder / "scene.yaml").write_text(f"images: {{kind: folders, path: images, bands: [{', '.join(BANDS)}]}}\n")
     return sum(file.stat().st_size for file in folder.rglob(f"*.{kind}"))
@@ -83,7 +77,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1098)
     parser.add_argument("--dates", type=int, default=20)
     parser.add_argument("--kind", choices=WRITTEN, default="jp2")
-    parser.add_argument("--shrink", type=int, default=1, help="of blocks, tiles and cache (default: 1)")
+    parser.add_argument("--tile", type=int, default=0, help="pixels a side that are read at once (default: as predict)")
     parser.add_argument("--networks", nargs="*", choices=("ltae", "tsvit"), default=["ltae"])
     parser.add_argument("--size", choices=("demo", "paper"), default="demo", help="whose sizes of the networks")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
@@ -91,8 +85,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         scene = Path(folder)
-        size = write_scene(scene, given.side, given.dates, given.kind, given.shrink)
-        once, decoded = decode_once(scene), decode_alone(scene, given.shrink)
+        size = write_scene(scene, given.side, given.dates, given.kind)
+        once, decoded = decode_once(scene), decode_alone(scene, given.tile)
         whole = (TILE / given.side) ** 2
         about = f"{given.side} px, {given.dates} dates, {given.kind}, {size / 1e6:.0f} MB"
         print(f"{about}, {given.size}'s sizes, {given.precision}")
@@ -115,12 +109,12 @@ def decode_once(scene: Path) -> float:
     return time.process_time() - start
 
 
-def decode_alone(scene: Path, shrink: int) -> float:
+def decode_alone(scene: Path, side: int) -> float:
     """CPU seconds to read every tile that a map of ltae reads, without a network."""
     imagery = open_source(scene, LEGEND)
     plan = layout(Settings(), 24, 2, imagery.grid.height)
     start = time.process_time()
-    side = fitting_tile(len(imagery.days), len(BANDS)) // shrink
+    side = side or fitting_tile(len(imagery.days), len(BANDS))
     for tile in tiles(imagery.grid.height, imagery.grid.width, side, plan.size, plan.shared):
         imagery.read(tile.reach_rows, tile.reach_columns)
     return time.process_time() - start
@@ -144,7 +138,12 @@ def map_with(kind: str, scene: Path, given: argparse.Namespace) -> tuple[float, 
         last[0] = time.process_time()
         return found
 
-    order = Order(str(scene / "scene.yaml"), scene, scene / f"{kind}.tif", settings=Settings(precision=given.precision))
+    order = Order(
+        str(scene / "scene.yaml"),
+        scene,
+        scene / f"{kind}.tif",
+        settings=Settings(given.tile, precision=given.precision),
+    )
     with (
         patch.object(raster_prediction, "infer", timed),
         patch.object(map_products, "predict", predicted),
