@@ -29,6 +29,7 @@ from cluemap.tuning.search_space import Searched, Tuning
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of a store that is away are pages of SQL
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", message="The reported value is ignored")  # a continued trial tells some again
 # Seconds without a sign of life from another machine: more than it waits for a store that is away (tuner.PATIENCE), and
 # then for its trials to stop.
 STALE = 1500.0
