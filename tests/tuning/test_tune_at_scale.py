@@ -21,7 +21,6 @@ def test_kills_and_an_outage_neither_lose_nor_double_a_trial(tmp_path):
     assert found["problems"] == []
     assert found["trials"] == 16
     assert found["killed parents"] == 2
-    assert found["started more than once"] in (1, 2)  # the killed parents' trials
     assert set(found["seconds of an ask"]) == {"ask 10", "ask 16", "worst"}
 
 
