@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,9 @@ def slurm() -> Iterator[dict[str, str]]:
         wait_for(lambda: ask(environment, "sinfo", "-h", "-o", "%D %t").split() == ["2", "idle"], 60)
         yield environment
     finally:
+        with suppress(subprocess.TimeoutExpired, AssertionError):
+            ask(environment, "scancel", "--user=root")  # of a test that was broken off
+            wait_for(lambda: not ask(environment, "squeue", "-h").strip(), 20)
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(timeout=30)
