@@ -1,7 +1,7 @@
 """Parcel networks against forest and trees, from parcel labels and from image labels, over folds and seeds.
 
-Prints a table in %; a value is a seed's mean over its folds. Goes on where it was stopped. With image labels every
-fold and seed takes a pixel pipeline first (classifier, CAMs, masks, segmenters). One job a GPU; on a processor
+Prints a table in %; a value is a seed's mean over its folds. Goes on where it was stopped. With votes of masks or CAMs
+every fold and seed takes a pixel pipeline first (classifier, CAMs, masks, segmenters). One job a GPU; on a processor
 `CLUEMAP_DEVICE=cpu` and `--jobs` half the number of cores is fastest.
 """
 
@@ -23,7 +23,8 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="official splits, parcel labels")
     parser.add_argument("--weak-folds", type=int, nargs="+", default=[1], help="and with image labels (default: 1)")
     parser.add_argument("--kinds", nargs="+", choices=["pse_tae", "pse_ltae"], default=["pse_tae", "pse_ltae"])
-    parser.add_argument("--labels", nargs="+", choices=["parcels", "masks", "cams"], default=["parcels", "masks"])
+    parser.add_argument("--labels", nargs="+", choices=["parcels", "image_labels", "masks", "cams"],
+                        default=["parcels", "image_labels", "masks"])  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
     parser.add_argument("--out", type=Path, help="folder (default: out/<data set>/ablate_parcels)")
     given = parser.parse_args()

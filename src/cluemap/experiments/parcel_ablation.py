@@ -21,7 +21,12 @@ from cluemap.training.parcels.parcel_scores import accuracy_interval
 PIXEL_STAGES = (
     *("train_classifier", "make_cams", "make_masks", "refine_masks"), *("train_segmenter", "train_reference"),
 )  # fmt: skip
-TAUGHT = {"parcels": "parcel labels", "masks": "image labels, votes of masks", "cams": "image labels, votes of CAMs"}
+TAUGHT = {
+    "parcels": "parcel labels",
+    "image_labels": "image labels alone",
+    "masks": "image labels, votes of masks",
+    "cams": "image labels, votes of CAMs",
+}
 PIXELS = {"weak": "pixel route from image labels", "full": "pixel route from true masks"}
 SCORES = {"accuracy": "accuracy", "miou": "mIoU", "calibration_error": "calibration error"}
 
@@ -54,17 +59,16 @@ def ablate_parcels(plan: Plan) -> list[dict[str, Any]]:
     """Run (or resume) everything; one row of numbers per line of the table. Raises StageFailed: see `run_all`."""
     shared = make_pipeline(plan.dataset, plan.folder / "parcels", plan.folder / "none", {})
     run_all([(shared, ("prepare_parcels",))], 1)
-    weak = any(labels != "parcels" for labels in plan.labels)
-    images = _pixel_routes(plan) if weak else {}
+    windows = _windows(plan) if set(plan.labels) != {"parcels"} else {}
+    images = _pixel_routes(plan, windows) if {"masks", "cams"} & set(plan.labels) else {}
     trained = {}
     for kind, labels, fold, seed in plan.cells():
-        base = images.get((fold, seed))
-        prepared = base.prepared if base else plan.folder / "none"
+        base, prepared = images.get((fold, seed)), windows.get(fold, plan.folder / "none")
         changes = {"windows.fold": fold, "seed": seed, "parcels.kind": kind, "parcels.labels": labels}
         where = plan.folder / f"{kind}_{labels}_{fold}_{seed}"
         pipeline = make_pipeline(plan.dataset, where, prepared, changes)
         pipeline.take(shared, ("prepare_parcels",))
-        if base and labels != "parcels":
+        if base and labels in ("masks", "cams"):
             pipeline.take(base, ("make_cams", "refine_masks"))
         trained[kind, labels, fold, seed] = pipeline
     run_all([(pipeline, ("train_parcels",)) for pipeline in trained.values()], plan.jobs)
@@ -73,18 +77,21 @@ def ablate_parcels(plan: Plan) -> list[dict[str, Any]]:
     return rows + _majority_rows(plan, images, parcels)
 
 
-def _pixel_routes(plan: Plan) -> dict[tuple[int, int], Pipeline]:
-    """(fold, seed) -> the pipeline from image labels to masks and segmenters."""
-    windows, found = [], {}
+def _windows(plan: Plan) -> dict[int, Path]:
+    """Fold -> its prepared windows."""
+    found = {}
     for fold in plan.weak_folds:
-        windows.append(
-            make_pipeline(plan.dataset, plan.folder / f"windows_{fold}", plan.folder / "none", {"windows.fold": fold})
-        )
-    for pipeline in windows:  # `prepare` writes where all others read it
-        prepared = stage_folder(plan.dataset, "prepare", pipeline.folder)
-        run_all([(Pipeline(plan.dataset, pipeline.folder, prepared), ("prepare",))], 1)
-    for fold, pipeline in zip(plan.weak_folds, windows, strict=True):
-        prepared = stage_folder(plan.dataset, "prepare", pipeline.folder)
+        changes, where = {"windows.fold": fold}, plan.folder / f"windows_{fold}"
+        pipeline = make_pipeline(plan.dataset, where, plan.folder / "none", changes)
+        found[fold] = stage_folder(plan.dataset, "prepare", pipeline.folder)
+        run_all([(Pipeline(plan.dataset, where, found[fold]), ("prepare",))], 1)
+    return found
+
+
+def _pixel_routes(plan: Plan, windows: dict[int, Path]) -> dict[tuple[int, int], Pipeline]:
+    """(fold, seed) -> the pipeline from image labels to masks and segmenters."""
+    found = {}
+    for fold, prepared in windows.items():
         for seed in plan.seeds:
             changes = {"windows.fold": fold, "seed": seed}
             found[fold, seed] = make_pipeline(plan.dataset, plan.folder / f"images_{fold}_{seed}", prepared, changes)

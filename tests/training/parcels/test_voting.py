@@ -9,7 +9,7 @@ import pytest
 from cluemap.data.parcels.parcels import Parcels
 from cluemap.data.patches import VOID
 from cluemap.errors import DataError
-from cluemap.training.parcels.voting import check_same_split, vote
+from cluemap.training.parcels.voting import candidates, check_same_split, vote
 
 SIZE, CLASSES = 4, 3
 LABELS = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]], bool)  # of three windows, k = 1..3
@@ -31,7 +31,7 @@ class FakeParcels(Parcels):
     def __init__(self, places, background=False):
         self.__dict__.update(
             table=pd.DataFrame({"patch": ["7"] * len(places)}),
-            card=SimpleNamespace(background=background),
+            card=SimpleNamespace(background=background, names=["x"] * (CLASSES + background)),
             places=[np.array(place, np.int32) for place in places],
         )
 
@@ -63,6 +63,18 @@ def test_a_window_in_which_the_parcel_is_small_leaves_all():
     given = masks(1)
     found = votes_of([[*square(0, 1, 2, 3), (0, 4)]], given)
     assert (found.crop[0], found.allowed[0]) == (1, 2)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_candidates_are_what_the_labels_leave(background):
+    parcels = FakeParcels(
+        [square(0, 2, 2, 4), square(0, 0, 2, 2), square(30, 30, 3, 3), square(0, 4, 1, 1)], background
+    )
+    found = candidates(parcels, np.arange(3), FakeWindows(), PRESENCE)
+    expected = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]], bool)
+    assert (found[:, int(background) :] == expected).all()
+    if background:
+        assert found[:, 0].tolist() == [True, True, False, False]
 
 
 def test_the_masks_decide_among_the_allowed():

@@ -10,9 +10,16 @@ from cluemap.data.patches import VOID
 from cluemap.stages.make_masks import read_cams, read_masks
 from cluemap.stages.stage import Stage
 from cluemap.tracking.provenance import path_hash
-from cluemap.training.parcels.voting import check_same_split, vote
+from cluemap.training.parcels.baselines import features
+from cluemap.training.parcels.rounds import NONE, settled
+from cluemap.training.parcels.voting import candidates, check_same_split, vote
 
-UPSTREAM = {"parcels": (), "masks": ("prepare", "refine_masks"), "cams": ("prepare", "make_cams")}
+UPSTREAM = {
+    "parcels": (),
+    "image_labels": ("prepare",),
+    "masks": ("prepare", "refine_masks"),
+    "cams": ("prepare", "make_cams"),
+}
 
 
 class Labels(NamedTuple):
@@ -33,9 +40,18 @@ def training_labels(stage: Stage, parcels: Parcels, splits: NDArray[np.object_])
     if params.labels == "parcels":
         crop[train] = parcels.truth()[train]
         return Labels(crop, {})
+    train = train[~parcels.table["cut"].to_numpy()[train]]  # many are void, and void is in no image label
     windows = stage.windows()
     check_same_split(parcels, splits, windows)
     about = {"windows": windows.card.digest}
+    if params.labels == "image_labels":
+        may = candidates(parcels, train, windows, stage.params.windows.presence)
+        asked = np.flatnonzero(may.any(axis=1) & ~may.all(axis=1))
+        if len(asked):
+            x = features(parcels, asked, asked)
+            found = settled(x, may[asked], params.least_votes, stage.params.seed)
+            crop[asked] = np.where(found == NONE, VOID, found + parcels.card.first)
+        return Labels(crop, about)
     maps: NDArray
     if params.labels == "masks":
         maps, about["masks"] = read_masks(stage.folder_of("refine_masks") / "masks", windows)
@@ -46,8 +62,8 @@ def training_labels(stage: Stage, parcels: Parcels, splits: NDArray[np.object_])
         about["cams"] = path_hash(stage.folder_of("make_cams") / "cams") or ""
         threshold = stage.params.masks.threshold
         below = threshold if isinstance(threshold, float) else 0.0
-    found = vote(parcels, train, windows, maps, stage.params.windows.presence, params.least_votes, below)
-    crop[train] = found.crop[train]
+    votes = vote(parcels, train, windows, maps, stage.params.windows.presence, params.least_votes, below)
+    crop[train] = votes.crop[train]
     return Labels(crop, about)
 
 

@@ -87,6 +87,20 @@ def vote(
     return found
 
 
+def candidates(parcels: Parcels, indexes: NDArray[np.int64], windows: Windows, presence: float) -> NDArray[np.bool_]:
+    """N k: the classes that the labels of the training windows leave to each of `indexes`; all or none of them where
+    nothing is known.
+    """
+    found = np.zeros((len(parcels), len(parcels.card.names)), bool)
+    places, patches = windows_by_patch(windows, "train"), parcels.table["patch"].to_numpy()
+    for index in indexes.tolist():
+        parts = list(parts_of(parcels.positions(index), places.get(patches[index], []), windows.card.size))
+        may = allowed_of(parts, windows, presence)
+        if may is not None:
+            found[index] = np.concatenate([np.ones(int(parcels.card.background), bool), may])
+    return found
+
+
 def allowed_of(parts: list[tuple[int, NDArray[np.int32]]], windows: Windows, presence: float) -> NDArray | None:
     """k: the classes that all labels hold (or do not tell of) of windows in which the parcel is large enough to be in
     the label; None: it is in none of them.
