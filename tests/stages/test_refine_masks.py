@@ -142,9 +142,9 @@ def test_folds_keep_patches_together_and_no_learner_is_asked_of_its_own_windows(
         fitted[id(made)] = {*given.tolist()}
         return made
 
-    def ask(learners, windows, given, params, real=stage_module.asked):
+    def ask(learners, windows, given, *more, real=stage_module.asked):
         asked.extend(({*given.tolist()}, fitted[id(one)]) for one in learners if {*given} <= {*indexes})
-        return real(learners, windows, given, params)
+        return real(learners, windows, given, *more)
 
     monkeypatch.setattr(stage_module, "_learner", learner)
     monkeypatch.setattr(stage_module, "asked", ask)
