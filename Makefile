@@ -10,17 +10,21 @@ PYTEST := python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-load
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick lint lock scm data bench clean
+.PHONY: demo test quick long lint lock scm data bench clean
 
 demo: .venv/ready scm data
 	dvc repro
 	@python src/where.py --dataset demo
 
 test: .venv/ready lint
-	$(PYTEST)
+	$(PYTEST) -m "not long"
 
 quick: .venv/ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
+
+# What takes minutes and makes pictures: run it where docs/comparing.md, MLflow's views or compare.py are changed.
+long: .venv/ready
+	$(PYTEST) -m long
 
 lint: .venv/ready
 	ruff check . && ruff format --check . && mypy && python .ci/lock.py check

@@ -15,7 +15,7 @@ from runs import use_root
 
 from cluemap.tracking import open_store
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 EXPERIMENTS = {  # name -> the param that it changes, its value
     "other-seed": ("seed", "1"),
     "one-clue": ("clues.count", "1"),
