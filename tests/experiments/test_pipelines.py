@@ -73,6 +73,7 @@ def test_commands_share_the_prepared_windows(tmp_path):
     assert line[-6:] == ["--params", "trial/params.yaml", "--out", "trial", "--prepared", "windows"]
 
 
+@pytest.mark.slow
 def test_the_rows_read_what_the_stages_write(pipeline):
     """Every row of every variant finds its number in the metrics of a real pipeline."""
     for variant in VARIANTS.values():

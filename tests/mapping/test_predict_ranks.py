@@ -72,6 +72,7 @@ def run(command, **more):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_bits_and_a_dead_one_is_made_up_for(scene, model, alone, tmp_path):
     together = [sys.executable, str(PROJECT / "src" / "predict.py"), *line(scene, model, "two")]
     done = run(together, CLUEMAP_PROCESSES="2")

@@ -27,6 +27,7 @@ def measured(folder: Path, plan=None, seconds: float = 290.0, size: str = "tiny"
     return record
 
 
+@pytest.mark.slow
 def test_every_part_runs_and_agrees_with_the_cpu(tmp_path):
     """The other side of parity is here what a GPU runs: blocks and attention over dates outside the CPU's tiles."""
     record = measured(tmp_path)

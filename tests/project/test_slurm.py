@@ -126,6 +126,11 @@ def state_of(slurm: dict[str, str], job: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
+def waits_again(state: dict[str, str]) -> bool:
+    """Whether a job was queued again and its first try is over; until then Slurm may call it failed."""
+    return state.get("Restarts") == "1" and state.get("JobState") == "PENDING"
+
+
 def finish(project: Path, slurm: dict[str, str], job: str) -> None:
     wait_for(lambda: state_of(slurm, job).get("JobState") in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), 300)
     log = "\n".join(file.read_text() for file in project.glob(f"slurm-*-{job}.log"))
@@ -142,7 +147,7 @@ def test_a_training_is_stopped_queued_again_and_ends_with_the_bits_of_one_never_
     saved = project / "out/tiny/.state/train_classifier"
     wait_for(lambda: list(saved.glob("last*")), 200)
     ask(slurm, "scancel", "--batch", "--signal=TERM", job)
-    wait_for(lambda: state_of(slurm, job).get("Restarts") == "1", 120)
+    wait_for(lambda: waits_again(state_of(slurm, job)), 120)
     ask(slurm, "scontrol", "update", f"jobid={job}", "StartTime=now")  # Slurm waits two minutes otherwise
     finish(project, slurm, job)
     model = "out/tiny/train_classifier/model/classifier.safetensors"
