@@ -14,5 +14,8 @@ if WORKERS > 1:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: one that is left for the end keeps one process busy while the others wait."""
+    for item in items:
+        if "pipeline" in item.fixturenames:  # a whole tiny pipeline: a minute, whoever asks for it first
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

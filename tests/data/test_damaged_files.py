@@ -17,6 +17,7 @@ import fuzz_readers
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory by /proc")
 
 
+@pytest.mark.slow
 def test_no_traceback_no_hang():
     counts, faults = fuzz_readers.fuzz(84, seed=5)
     assert not faults, "\n".join(faults)
