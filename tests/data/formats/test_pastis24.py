@@ -159,6 +159,14 @@ def test_metadata_give_fold_tile_and_place(root, inside):
     assert (patches[0].tile, patches[0].crs, patches[0].pixel) == ("t30uxv", "EPSG:2154", 10.0)
 
 
+@pytest.mark.parametrize("named", ["urn:ogc:def:crs:EPSG::4326", "EPSG:1"])  # metres as degrees; no such system
+def test_a_crs_that_cannot_be_that_of_the_outlines_costs_no_patch(root, named):
+    features = [feature(patch, 1, [1], 128, 0, False) for patch in (10005, 10013, 10100, 20003, 30001)]
+    content = {"crs": {"properties": {"name": named}}, "features": features}
+    (root / "metadata.geojson").write_text(json.dumps(content))
+    assert len(list(open_pastis24(root, "all", "metadata"))) == 6
+
+
 def test_metadata_without_a_patch_or_without_a_file_are_named(root):
     with pytest.raises(DataError, match=rf"no metadata.geojson in {root} .*fold_paths or by_patch"):
         open_pastis24(root, "all", "metadata")

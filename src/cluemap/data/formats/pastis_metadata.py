@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
@@ -120,7 +121,7 @@ def _placed(entries: Sequence[Entry], crs: str) -> list[Entry]:
         together = np.concatenate(outlines)
         try:
             x, y = transform(crs, zone, together[:, 0], together[:, 1])
-        except RasterioError:  # a CRS that is unknown here: maps will carry no coordinates
+        except (RasterioError, CPLE_BaseError, ValueError):  # no CRS, or not the outlines': maps carry no place
             continue
         ends = np.cumsum([len(outline) for outline in outlines])[:-1]
         for i, outline in zip(rows, np.split(np.stack([x, y], axis=1), ends), strict=True):
