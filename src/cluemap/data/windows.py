@@ -1,5 +1,6 @@
 """The common form on disk, opened: windows of any data set, memory-mapped (format: README.md beside this file)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -157,6 +158,24 @@ class Windows:
         return replace(hiding, image_labels=labels, known=known)
 
 
+def read_parquet(path: Path, columns: Iterable[str], mend: str) -> pd.DataFrame:
+    """A table of a prepared data set; `mend` ends each error.
+
+    Raises:
+        DataError: missing, damaged, or without one of the columns.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is missing: {mend}")
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise DataError(f"{path} cannot be read ({error}): {mend}") from None
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]!r}: {mend}")
+    return table
+
+
 def _read_card(path: Path) -> Card:
     content = read_json(path)
     try:
@@ -175,15 +194,7 @@ def _read_card(path: Path) -> Card:
 
 
 def _read_table(path: Path, card: Card) -> pd.DataFrame:
-    if not path.exists():
-        raise DataError(f"{path} is missing: {MEND}")
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{path} cannot be read ({error}): {MEND}") from None
-    missing = [name for name in COLUMNS if name not in table]
-    if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}: {MEND}")
+    table = read_parquet(path, COLUMNS, MEND)
     counts = {split: int((table["split"] == split).sum()) for split in SPLITS}
     if counts != card.counts or sum(counts.values()) != len(table):
         raise DataError(f"{path} holds {counts} windows, card.json says {card.counts}: {MEND}")

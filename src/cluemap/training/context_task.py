@@ -15,7 +15,7 @@ from cluemap.runtime.distributed import Ranks
 from cluemap.training.segmenter_task import SegmenterTask, drawn, new_segmenter
 from cluemap.training.semisupervised.mixed_data import learns_from_unlabelled
 from cluemap.training.semisupervised.teacher_task import teacher_task
-from cluemap.training.task import Pretraining
+from cluemap.training.task import NetworkAlone, Pretraining
 
 
 def segmenter_training(windows: Windows, params: Params, ranks: Ranks) -> tuple[SegmenterTask, Pretraining | None]:
@@ -51,7 +51,7 @@ class JointTask(SegmenterTask):
         return self.network.published()
 
 
-class ContextTask:
+class ContextTask(NetworkAlone):
     """The context loss alone; see `cluemap.training.task.Task`."""
 
     select = None
@@ -62,15 +62,6 @@ class ContextTask:
     def losses(self, forward: Callable[[Batch], Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
         batch, truth = drawn(batch, step, self.params, self.ranks)
         return {"total": _loss(forward(batch), truth, self.params.cscl, self.ranks)}
-
-    def points(self) -> dict[str, float]:
-        return {}
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        pass
 
     def validate(self) -> dict[str, float]:
         return {}

@@ -20,6 +20,7 @@ from cluemap.training.inference import maps, scan
 from cluemap.training.input_whitening import whiten
 from cluemap.training.map_scores import MapCounts, map_counts
 from cluemap.training.metrics import VOID, Ids, Scores, scores
+from cluemap.training.task import NetworkAlone
 
 FEWEST_WINDOWS, FEWEST_PIXELS = 3, 1000  # of a validation fold that may choose the weights
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def new_segmenter(windows: Windows, params: Params) -> Network:
     return network
 
 
-class SegmenterTask:
+class SegmenterTask(NetworkAlone):
     """See `cluemap.training.task.Task`."""
 
     network: nn.Module
@@ -70,15 +71,6 @@ class SegmenterTask:
     def published(self) -> Segmenter:
         """What is scored, and stays after the training."""
         return self.network  # type: ignore[return-value]
-
-    def points(self) -> dict[str, float]:
-        return {}
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        pass
 
     def validate(self) -> dict[str, float]:
         """OA and mIoU on the validation fold."""

@@ -41,6 +41,19 @@ class Task(Protocol):
     def validate(self) -> dict[str, float]: ...
 
 
+class NetworkAlone:
+    """The part of a task that has nothing beside its network: no curves of its own, no state to keep."""
+
+    def points(self) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        pass
+
+
 class Log(Protocol):
     """Where points go (a tracked run, or nothing)."""
 

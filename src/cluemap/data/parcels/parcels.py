@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cluemap.data.image_labels import split_of
 from cluemap.data.patches import SPLITS, VOID, Legend
+from cluemap.data.windows import read_parquet
 from cluemap.errors import DataError
 from cluemap.files import open_array, read_json
 
@@ -145,15 +146,7 @@ def _read_card(path: Path) -> ParcelCard:
 
 
 def _read_table(path: Path, card: ParcelCard) -> pd.DataFrame:
-    if not path.exists():
-        raise DataError(f"{path} is missing: {MEND}")
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{path} cannot be read ({error}): {MEND}") from None
-    missing = [name for name in COLUMNS if name not in table]
-    if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}: {MEND}")
+    table = read_parquet(path, COLUMNS, MEND)
     crops, highest = table["crop"], len(card.legend.classes)
     if not len(table) or not ((crops == VOID) | ((crops >= card.first) & (crops <= highest))).all():
         raise DataError(f"{path} holds no parcels of the classes in card.json: {MEND}")

@@ -17,6 +17,7 @@ from cluemap.runtime.execution import autocast
 from cluemap.training.inference import gather_rows, in_order
 from cluemap.training.metrics import scores
 from cluemap.training.parcels.parcel_scores import counts_of
+from cluemap.training.task import NetworkAlone
 
 
 def new_parcel_network(parcels: Parcels, params: Params) -> ParcelNetwork:
@@ -26,7 +27,7 @@ def new_parcel_network(parcels: Parcels, params: Params) -> ParcelNetwork:
     return ParcelNetwork(len(card.legend.bands), len(card.geometry), len(card.names), params.parcels)
 
 
-class ParcelTask:
+class ParcelTask(NetworkAlone):
     """See `cluemap.training.task.Task`."""
 
     def __init__(
@@ -41,15 +42,6 @@ class ParcelTask:
         """ "total": the focal loss."""
         gamma = self.params.parcels.focal_gamma
         return {"total": focal_loss(forward(batch).float(), batch.target, gamma, self.ranks.total)}
-
-    def points(self) -> dict[str, float]:
-        return {}
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        pass
 
     def validate(self) -> dict[str, float]:
         """OA and mIoU of the validation parcels, each parcel counted once."""
