@@ -21,10 +21,13 @@ from typing import Any
 
 import psutil
 
+from cluemap.runtime import threads
+
 WAYS = {  # how a process waits and in how many threads: its environment
     "one thread": {"OMP_NUM_THREADS": "1"},
     "OpenMP's own": {"OMP_NUM_THREADS": str(os.cpu_count()), "GOMP_SPINCOUNT": "300000"},
-    "cluemap": {},
+    "cluemap, started on a quiet machine": {"GOMP_SPINCOUNT": threads.QUIET, "OMP_NUM_THREADS": str(os.cpu_count())},
+    "cluemap, started on a busy machine": {"GOMP_SPINCOUNT": threads.BUSY, "OMP_NUM_THREADS": str(os.cpu_count())},
     "passive": {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "PASSIVE"},
 }
 OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")

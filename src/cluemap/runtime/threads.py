@@ -2,28 +2,45 @@
 
 OpenMP's threads meet at the end of every parallel loop. By default those that come first spin there for milliseconds:
 good on a quiet machine, but where another job wants the core, the spinning keeps it from the very thread that is waited
-for. A short spin and then sleep costs nothing on a quiet machine and leaves a busy one its cores. OpenMP reads its
-environment when it is loaded, so `import cluemap` sets it (bench/busy_machine.py measures what it is worth).
+for. The shorter the spin, the less a busy machine suffers and the more a quiet one loses, and OpenMP reads its
+environment only when it is loaded. So `import cluemap` looks whether others use the cores just then, and chooses for
+this process (bench/busy_machine.py measures what it is worth, docs/speed.md has the ratios).
 
 The count of threads does not follow the load: sums would be rounded otherwise, and results are to be the same bits.
 """
 
 import math
 import os
+import time
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 COUNT = "OMP_NUM_THREADS"
 POLICY = "OMP_WAIT_POLICY"
 SPIN = "GOMP_SPINCOUNT"  # read by GNU's OpenMP, which torch's Linux wheels hold
-TURNS = "1000"  # of its waiting loop before a thread sleeps; its own default is 300,000
+QUIET, BUSY = "3000", "300"  # turns of its waiting loop before a thread sleeps; its own default is 300,000
+LOAD = Path("/proc/loadavg")  # its fourth field: how many threads of the whole machine run or could run just now
+LOOKS, APART = 5, 0.002  # seconds; what is there at each look is a job, not a process that happened to start
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU time, and in how many of the clock
 
 
 def settle(environment: MutableMapping[str, str]) -> None:
-    """Have threads that wait go to sleep soon, unless the user said how they shall wait. Children inherit it."""
-    if POLICY not in environment:
-        environment.setdefault(SPIN, TURNS)
+    """Choose how long threads that wait spin, unless the user said it; children that import cluemap choose anew."""
+    if POLICY not in environment and environment.get(SPIN, QUIET) in (QUIET, BUSY):
+        environment[SPIN] = BUSY if crowded(environment) else QUIET
+
+
+def crowded(environment: Mapping[str, str], load: Path = LOAD) -> bool:
+    """Whether this process's threads and what others run now are more than the machine has cores."""
+    if not load.exists():  # not Linux, where torch holds another OpenMP
+        return False
+    looks = []
+    for _ in range(LOOKS):
+        looks.append(int(load.read_text().split()[3].partition("/")[0]))
+        time.sleep(APART)
+    given = environment.get(COUNT, "").partition(",")[0].strip()
+    threads = int(given) if given.isdecimal() else cores()
+    return min(looks) - 1 + threads > (os.cpu_count() or 1)
 
 
 def share(processes: int, environment: Mapping[str, str]) -> dict[str, str]:
