@@ -131,6 +131,7 @@ class SegmenterParams(NetworkParams):
     select: Literal["last", "miou"]
     init: str = "none"
     class_weights: float = Field(default=0.0, ge=0.0, le=1.0)
+    balanced: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class LtaeParams(Block):

@@ -72,6 +72,7 @@ def windows_on_device(windows: Windows, indexes: NDArray[np.int64], device: torc
     """The windows on a GPU, where they fit into half of its free memory; None elsewhere: then they are streamed."""
     if device.type != "cuda":
         return None
+    indexes = np.unique(indexes)  # some are drawn more often than others
     wanted, free = size_in_bytes(windows, indexes), torch.cuda.mem_get_info(device)[0]
     if wanted > SHARE * free:
         logger.info("windows are read from disk: %.1f GB do not fit beside the network", wanted / 1e9)

@@ -23,6 +23,7 @@ from cluemap.training.metrics import VOID, Ids, Scores, scores
 from cluemap.training.task import NetworkAlone
 
 FEWEST_WINDOWS, FEWEST_PIXELS = 3, 1000  # of a validation fold that may choose the weights
+PARTS = 10  # of a repeat: an epoch then holds the commonest windows ten times
 logger = logging.getLogger(__name__)
 
 
@@ -86,6 +87,22 @@ def class_weights(masks: NDArray[np.uint8], size: int, first: int, power: float)
     raw = np.where(counts > 0, np.maximum(counts / total, 1e-12) ** -power, 0.0)
     mean = (raw * counts).sum() / total
     return (raw / (mean if mean > 0 else 1.0)).astype(np.float32)
+
+
+def repeats(masks: NDArray[np.uint8], power: float, presence: float) -> NDArray[np.int64]:
+    """n h w (255 ignored) -> n: how often each window is drawn in an epoch; 1 with `power` 0.
+
+    As often as its rarest class asks for: (windows with the commonest class / windows with that one) ** power, in parts
+    of a tenth. A class counts where it has more than the share `presence` of a window. The repeat factors of Gupta et
+    al. 2019 (LVIS), with the commonest class in place of their threshold.
+    """
+    classes = [k for k in np.unique(masks).tolist() if k != VOID]
+    if power == 0 or not classes:
+        return np.ones(len(masks), np.int64)
+    there = np.stack([(masks == k).mean(axis=(1, 2)) > presence for k in classes], axis=1)  # n k
+    windows = there.sum(axis=0)
+    factor = np.where(windows > 0, (windows.max() / np.maximum(windows, 1)) ** power, 0.0)
+    return np.rint(PARTS * np.maximum((there * factor).max(axis=1), 1.0)).astype(np.int64)
 
 
 def drawn(batch: Batch, step: int, params: Params, ranks: Ranks) -> tuple[Batch, Tensor]:

@@ -12,6 +12,7 @@ from cluemap.data.windows import UNLABELLED, Windows
 from cluemap.errors import TrainingError
 from cluemap.params import Params
 from cluemap.runtime.distributed import Ranks
+from cluemap.training.segmenter_task import repeats
 from cluemap.training.task import Data
 
 
@@ -40,6 +41,8 @@ def segmenter_data(windows: Windows, masks: NDArray[np.uint8], params: Params, r
     `learns_from_unlabelled`.
     """
     labelled = windows.indexes("train")
+    times = repeats(masks, params.segmenter.balanced, params.windows.presence)
+    labelled = np.repeat(labelled, times)  # every epoch then draws a window that often
     if not learns_from_unlabelled(windows, params):
         return Data(windows, labelled, masks)
     batch = params.semisupervised.ratio * params.segmenter.batch
