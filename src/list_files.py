@@ -1,15 +1,16 @@
-"""Record the raw files that DVC does not see (scene.yaml, what lies behind links or outside the data set's folder), so
-that `prepare` runs again when one of them changes. DVC runs this at every `dvc repro`; it reads no imagery.
+"""Record what DVC does not see: raw files (scene.yaml, what lies behind links or outside the data set's folder), for
+`prepare`, and the content of what params name (labelled.file, segmenter.init, the parcels of refine.parcels), so that
+the stages which read them run again when it changes. DVC runs this at every `dvc repro`; it reads no imagery.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from cluemap.data.unseen_files import linked_folders, record
+from cluemap.data.unseen_files import content_of, linked_folders, record
 from cluemap.errors import CluemapError
 from cluemap.files import write_json
-from cluemap.params import load_params
+from cluemap.params import Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder
 
 
@@ -20,17 +21,37 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of all outputs (default: out)")
     given = parser.parse_args()
     try:
-        folder = load_params(given.dataset, given.params).raw
+        params = load_params(given.dataset, given.params)
     except CluemapError as error:
         print(f"list_files: error: {error}", file=sys.stderr)
         return 2
-    found = record(folder)
-    write_json(stage_folder(given.dataset, "list_files", given.out) / "files.json", found)
+    folder = params.raw
+    found = {"files": record(folder), **{name: content_of(file) for name, file in named(params, given.out).items()}}
+    for name, content in found.items():
+        write_json(stage_folder(given.dataset, "list_files", given.out) / f"{name}.json", content)
     for link in linked_folders(folder):
         print(
             f"list_files: {link} is a link: its files are watched by size and time; `dvc add` and `dvc push` skip them"
         )
     return 0
+
+
+def named(params: Params, out: Path) -> dict[str, Path | None]:
+    """Record -> the file that params name, None where they name none."""
+    parcels = stage_folder(params.dataset, "prepare_parcels", out) / "parcels" / "card.json"
+    return {
+        "labelled": ROOT / params.labelled.file if params.labelled.file else None,
+        "init": initial(params.segmenter.init),
+        "parcels": parcels if params.refine.parcels else None,
+    }
+
+
+def initial(init: str) -> Path | None:
+    if init == "none":
+        return None
+    from cluemap.model.storage.initial_weights import model_file  # torch: seconds, spared where nothing is named
+
+    return model_file(init)
 
 
 if __name__ == "__main__":

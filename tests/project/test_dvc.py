@@ -145,6 +145,22 @@ def test_only_the_weak_segmenter_depends_on_the_pseudo_masks():
     assert "out/${key}/refine_masks/masks" not in tree["stages"]["train_reference"]["do"]["deps"]
 
 
+def test_what_a_stage_reads_besides_outputs_is_a_dependency():
+    """Files that params name, by the records of list_files; params and models that a stage reads on its way."""
+    stages = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())["stages"]
+    needs = {name: {*stage["do"]["deps"], *stage["do"].get("params", [])} for name, stage in stages.items()}
+    record = "out/${key}/list_files/%s.json"
+    readers = {
+        "files": {"prepare", "prepare_parcels"},  # of raw data
+        "labelled": {*STAGES, "train_parcels"} - {"prepare"},  # of windows
+        "init": {"train_segmenter", "train_reference"},
+        "parcels": {"refine_masks"},
+    }
+    assert {name: {of for of, held in needs.items() if record % name in held} for name in readers} == readers
+    assert needs["train_parcels"] >= {"windows", "cams", "masks", "${key}.cams", "${key}.masks"}  # presence, votes
+    assert "out/${key}/train_baselines/model" in needs["evaluate"]  # its calibration
+
+
 def test_the_models_have_names():
     tree = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())
     outs = {out for stage in tree["stages"].values() for out in stage["do"].get("outs", [])}

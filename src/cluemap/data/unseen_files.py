@@ -1,5 +1,6 @@
-"""Raw files that DVC does not see: scene.yaml, which it is told to ignore, what lies behind links to folders, and what
-scene.yaml names outside the data set's folder. Their record is a dependency of stage prepare.
+"""Files that DVC does not see. Raw ones: scene.yaml, which it is told to ignore, what lies behind links to folders, and
+what scene.yaml names outside the data set's folder; their record is a dependency of stage prepare. And files that
+params name: DVC sees the name alone, so the record of the content is a dependency of the stages that read them.
 """
 
 import glob
@@ -23,7 +24,12 @@ def record(folder: Path) -> dict[str, Any]:
     content = scene.read_bytes() if scene.is_file() else b""
     places = [*linked_folders(folder), *named_outside(folder, content)]
     files = {os.path.relpath(file, folder): _stamp(file) for place in places for file in _files(place)}
-    return {NAME: hashlib.md5(content, usedforsecurity=False).hexdigest() if content else None, "files": files}
+    return {NAME: _md5(content) if content else None, "files": files}
+
+
+def content_of(file: Path | None) -> dict[str, str | None]:
+    """The hash of a file that params name; None where they name none, or it is not there (its stage says so)."""
+    return {"md5": _md5(file.read_bytes()) if file is not None and file.is_file() else None}
 
 
 def linked_folders(folder: Path) -> Iterator[Path]:
@@ -43,6 +49,10 @@ def named_outside(folder: Path, scene: bytes) -> Iterator[Path]:
         for found in sorted(glob.glob(str(home / text))):
             if not Path(os.path.normpath(found)).is_relative_to(home):
                 yield Path(found)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _texts(tree: Any) -> Iterator[str]:
