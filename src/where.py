@@ -17,14 +17,15 @@ def main() -> None:
         found = read_json(folder / "metrics.json")
     except DataError as error:
         raise SystemExit(f"no results yet: {error}") from None
-    masks, refined, test, trees = (found[key] for key in ("pseudo_masks", "refined_masks", "test", "baselines"))
+    masks, refined, test = (found[key] for key in ("pseudo_masks", "refined_masks", "test"))
+    trees = found["baselines"]["trees"]
     print(f"""
 {dataset}: results
-  pseudo masks of the training windows   mIoU {masks["miou"]:.3f}   (at best {masks["oracle"]["miou"]:.3f})
-  the same, refined under the labels     mIoU {refined["miou"]:.3f}   ({refined["decided"]:.0%} of the pixels decided)
-  segmenter from image labels, test      mIoU {test["weak"]["miou"]:.3f}   trees {trees["trees"]["weak"]["miou"]:.3f}
-  segmenter from true masks, test        mIoU {test["full"]["miou"]:.3f}   trees {trees["trees"]["full"]["miou"]:.3f}
-  ratio                                  {found["ratio"]:.1%} of full supervision
+  pseudo masks of the training windows   mIoU {said(masks["miou"])}   (at best {said(masks["oracle"]["miou"])})
+  the same, refined under the labels     mIoU {said(refined["miou"])}   ({refined["decided"]:.0%} of the pixels decided)
+  segmenter from image labels, test      mIoU {said(test["weak"]["miou"])}   trees {said(trees["weak"]["miou"])}
+  segmenter from true masks, test        mIoU {said(test["full"]["miou"])}   trees {said(trees["full"]["miou"])}
+  ratio                                  {said(found["ratio"], ".1%")} of full supervision
 
 Look at
   out/{dataset}/evaluate/figures/        validation windows, a whole patch, confusions, scores per class
@@ -33,6 +34,11 @@ Look at
   dvc metrics show                       the headline; `dvc metrics diff` after a change, `dvc exp show --only-changed`
   python src/lineage.py out/{dataset}/evaluate    what made these numbers
 Type `source .venv/bin/activate` first: dvc, mlflow and python lie there.""")
+
+
+def said(score: float | None, form: str = ".3f") -> str:
+    """A score in words: data without true labels has none (null in metrics.json)."""
+    return "none" if score is None else format(score, form)
 
 
 def links(dataset: str) -> str:

@@ -1,6 +1,7 @@
 """Pipelines with other params, and the ablation table made of them."""
 
 import json
+import math
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from tiny import pipeline
 from cluemap.errors import CheckpointError, ParamsError
 from cluemap.experiments.ablation import ALL_STAGES, VARIANTS, _stages_of_whole, table
 from cluemap.experiments.pipelines import Pipeline, StageFailed, make_pipeline, run_all
+from cluemap.experiments.variants import at
 from cluemap.params import load_params
 from cluemap.paths import STAGES, stage_folder
 from cluemap.tuning.confirmation import confirm, confirmed
@@ -66,6 +68,21 @@ def test_results_of_other_params_are_never_taken_for_these(base, tmp_path):
     with pytest.raises(CheckpointError, match=r"one: clues\.count is 2 there and 3 now"):
         make_pipeline("tiny", tmp_path / "one", tmp_path / "windows", {"clues.count": 3}, base)
     assert "count: 2" in (tmp_path / "one" / "params.yaml").read_text()
+
+
+def test_results_of_other_content_of_a_named_file_are_never_taken_for_these(base, tmp_path):
+    changes = {"labelled.file": str(tmp_path / "names.txt")}
+    (tmp_path / "names.txt").write_text("one\n")
+    for _ in range(2):
+        make_pipeline("tiny", tmp_path / "one", tmp_path / "windows", changes, base)
+    (tmp_path / "names.txt").write_text("two\n")
+    with pytest.raises(CheckpointError, match=r"one: content of labelled\.file is"):
+        make_pipeline("tiny", tmp_path / "one", tmp_path / "windows", changes, base)
+
+
+def test_a_score_that_is_null_is_none():
+    """Data without true labels have no mIoU; hours of trainings before must not end in a traceback."""
+    assert math.isnan(at("test", "weak", "miou")({"test": {"weak": {"miou": None}}}))
 
 
 def test_commands_share_the_prepared_windows(tmp_path):

@@ -49,6 +49,13 @@ def test_the_rule(new, champion, won):
     assert beats(new, champion, RULE)[0] is won
 
 
+def test_a_model_without_a_labelled_validation_pixel_wins_against_none_and_stops_nothing():
+    """Its score is null in metrics.json."""
+    scores = publication.validation_scores({"validation": {"miou": None, "accuracy": None}})
+    none = {"windows": "a", **{f"validation.{name}": str(score) for name, score in scores.items()}}
+    assert not beats(none, none, RULE)[0]
+
+
 def test_a_rule_without_gain_wants_a_better_one_all_the_same():
     assert not beats(tags(0.6), tags(0.6), RegistryParams(metric="miou", minimal_gain=0.0))[0]
     assert beats(tags(0.6), tags(0.5, accuracy=0.6), RegistryParams(metric="miou", minimal_gain=0.0))[0]

@@ -16,11 +16,13 @@ from tqdm import tqdm
 
 from cluemap.data.preparation_state import identity_of
 from cluemap.data.readers import open_reader
+from cluemap.data.unseen_files import content_of
 from cluemap.errors import CluemapError, ParamsError
 from cluemap.experiments.gpu_assignment import devices, shares
 from cluemap.files import atomic, atomic_folder, read_json, write_json
 from cluemap.model.storage.checkpoints import check_same
-from cluemap.params import METHOD_BLOCKS, load_params
+from cluemap.model.storage.initial_weights import NONE, model_file
+from cluemap.params import METHOD_BLOCKS, Params, load_params
 from cluemap.paths import ROOT, STAGES, stage_folder
 from cluemap.tracking.provenance import code
 
@@ -154,13 +156,23 @@ def make_pipeline(
 
 def made_of(dataset: str, params_file: Path, prepared: Path) -> dict[str, Any]:
     """What a pipeline's results depend on: its params, the prepared windows (where it prepares its own: the raw data
-    they are cut from), the code.
+    they are cut from), the files that params name, the code.
     """
     params, card = load_params(dataset, params_file), prepared / "windows" / "card.json"
     own = prepared.is_relative_to(params_file.parent)
     known = identity_of(open_reader(params), params)["raw files"] if own else None
     windows = read_json(card)["digest"] if card.exists() and not own else None
-    return {**params.flat(), "windows": windows, "raw files": known, "code": code()["code.digest"]}
+    named = {f"content of {key}": value for key, value in contents(params).items()}
+    return {**params.flat(), **named, "windows": windows, "raw files": known, "code": code()["code.digest"]}
+
+
+def contents(params: Params) -> dict[str, str | None]:
+    """Key of params that names a file -> the hash of its content; {} where none is named."""
+    files = {
+        "labelled.file": ROOT / params.labelled.file if params.labelled.file else None,
+        "segmenter.init": model_file(params.segmenter.init) if params.segmenter.init != NONE else None,
+    }
+    return {key: content_of(file)["md5"] for key, file in files.items() if file}
 
 
 def write_changed(base: Path, dataset: str, changes: Mapping[str, Any], file: Path) -> None:

@@ -21,12 +21,12 @@ class Variant(NamedTuple):
 
 
 def at(*path: str) -> Callable[[dict[str, Any]], float]:
-    """The number under these keys of a stage's metrics."""
+    """The number under these keys of a stage's metrics; NaN where a score has none (null in metrics.json)."""
 
     def value(found: dict[str, Any]) -> float:
         inner: Any = found
         for key in path:
             inner = inner[key]
-        return float(inner)
+        return float("nan") if inner is None else float(inner)
 
     return value

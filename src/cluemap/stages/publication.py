@@ -40,6 +40,9 @@ def publish(registry: Registry, name: str, digest: str, run_id: str, params: Par
 
 
 def validation_scores(metrics: dict[str, Any]) -> dict[str, float]:
-    """mIoU and accuracy on the validation fold of the model in a stage's folder, out of its metrics.json."""
+    """mIoU and accuracy on the validation fold of the model in a stage's folder, out of its metrics.json; NaN without
+    a labelled pixel there: such a model wins against none.
+    """
     chosen = metrics.get("chosen")
-    return metrics["validation"] if chosen is None else {name: chosen[name] for name in ("miou", "accuracy")}
+    found = metrics["validation"] if chosen is None else {name: chosen[name] for name in ("miou", "accuracy")}
+    return {name: float("nan") if score is None else score for name, score in found.items()}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,13 @@ from cluemap.data.patches import VOID
 from cluemap.data.windows import Windows
 from cluemap.model.storage import checkpoints
 from cluemap.model.storage.parcel_models import FILE
+from cluemap.params import load_params
+from cluemap.runtime.distributed import ALONE
 from cluemap.stages.make_cams import cam_file
 from cluemap.stages.make_masks import write_masks
 from cluemap.stages.parcels.pixel_majority import majority
+from cluemap.stages.parcels.train_parcels import train_parcels
+from cluemap.stages.stage import Stage
 
 pytestmark = pytest.mark.slow
 STEPS = {"steps": 12, "validate_every": 6}
@@ -108,6 +113,28 @@ def test_from_image_labels_without_any_training_truth(made, tmp_path, labels):
     here, there = (metrics(root)["training_labels"] for root in (one, other))
     assert here["labelled"] == there["labelled"] > 3
     assert here["accuracy"] != there["accuracy"]
+
+
+def test_a_training_is_not_gone_on_with_from_other_labels(made, tmp_path, monkeypatch):
+    """The same folder of CAMs, of which another source votes."""
+    root, found = copy_of(made, tmp_path / "a", "cams"), []
+    clue, fused = (cam_file(root / "out/tiny/make_cams/cams", source, "train") for source in ("clue", "fused"))
+    np.save(fused, 1 - np.load(clue))
+
+    @contextmanager
+    def begun(self, task, data, course, blocks, upstream, extra=None, before=None):
+        found.append(extra)
+        raise InterruptedError
+        yield
+
+    monkeypatch.setattr(Stage, "training", begun)
+    for source in ("clue", "fused", "fused"):
+        params = load_params("tiny", root / "params.yaml")
+        params = params.model_copy(update={"cams": params.cams.model_copy(update={"source": source})})
+        stage = Stage("train_parcels", params, ALONE, root / "out", root / "out/tiny/prepare")
+        with pytest.raises(InterruptedError):
+            train_parcels(stage)
+    assert found[0] != found[1] == found[2]
 
 
 def test_two_processes_are_one(made, tmp_path):

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def train_parcels(stage: Stage) -> None:
     task = ParcelTask(network, loading, validation, params, stage.ranks)
     data = ParcelData(loading, train, params.parcels.pixels, params.seed)
     upstream = ("prepare_parcels", *UPSTREAM[params.parcels.labels])
-    with stage.training(task, data, params.parcels, BLOCKS, upstream, labels.identity) as (run, trained):
+    identity = {**labels.identity, "labels": blake2b(labels.crop.tobytes(), digest_size=16).hexdigest()}
+    with stage.training(task, data, params.parcels, BLOCKS, upstream, identity) as (run, trained):
         network.load_state_dict(checkpoints.split(trained, "network/"))
         started = time.monotonic()
         found = predict(network, loading, np.arange(len(parcels)), params, stage.ranks)
