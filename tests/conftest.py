@@ -1,7 +1,13 @@
-"""Loaded before all tests: how many threads each process gets and how they wait, and which files come first."""
+"""Loaded before all tests: how many threads each process gets and how they wait, where the tests write, and which
+files come first.
+"""
 
 import os
+import shutil
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 import cluemap  # noqa: F401  (before the tests import torch: it says how threads wait)
@@ -10,6 +16,22 @@ from cluemap.runtime import threads
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     os.environ.update(threads.share(WORKERS, os.environ))
+
+# Containers often forbid compiled files: then every process of a test compiles the project and each worker all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30  # bytes; a whole run leaves less than 1 GiB
+
+
+def in_memory() -> bool:
+    """Whether the tests' files fit into memory: thousands of them are synced, which a disk takes milliseconds for."""
+    if not os.access(MEMORY, os.W_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+        return False
+    return min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ROOM
+
+
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and in_memory():
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

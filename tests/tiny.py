@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stage_forks
 from builders import write_pastis, write_prepared
 from locations import PROJECT
 from ruamel.yaml import YAML
@@ -111,9 +112,7 @@ def command(stage: str, root: Path) -> list[str]:
 
 def run(stage: str, root: Path, check: bool = True, **more: str) -> subprocess.CompletedProcess:
     """Run one stage script to its end."""
-    done = subprocess.run(
-        command(stage, root), env=environment(root, **more), capture_output=True, text=True, timeout=600
-    )
+    done = stage_forks.run(command(stage, root)[1:], environment(root, **more))
     if check and done.returncode:
         raise AssertionError(f"{stage} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done

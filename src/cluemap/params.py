@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -383,13 +385,19 @@ def load_params(dataset: str, file: Path | str | None = None) -> Params:
 def read_tree(file: Path) -> dict[str, Any]:
     """A params file as it stands. Raises ParamsError: it is missing or is not YAML."""
     try:
-        tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+        tree = deepcopy(_parsed(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing: the project's own lies beside dvc.yaml") from None
     except YAMLError as error:
         raise ParamsError(f"{file} is not YAML: {error}") from None
     _check_mapping(file, "the file", tree)
     return tree
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    """YAML 1.2 -> plain values. The parser is in Python and slow; a study reads its params.yaml again and again."""
+    return YAML(typ="safe").load(text)
 
 
 def _blocks_of_datasets(tree: dict[str, Any]) -> Iterator[str]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 VOID = 255
 
@@ -151,6 +150,8 @@ def curve(counts: NDArray[np.int64], ids: Ids) -> Curve:
 def average_precision(scores_: NDArray, labels: NDArray, known: NDArray | None = None) -> dict[str, Any]:
     """n K scores, n K bool -> "macro" (over classes with a positive), "micro", "classes" (NaN: class not there); over
     the windows of which it is `known` (n K bool, None: all) whether they hold the class."""
+    from sklearn.metrics import average_precision_score  # half a second: only where it is asked for
+
     told = np.ones(labels.shape, bool) if known is None else known
     there = np.asarray((labels & told).any(axis=0))
     classes = [

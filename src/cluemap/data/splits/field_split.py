@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from cluemap.errors import DataError
 
@@ -40,6 +39,8 @@ def split_fields(
     Raises:
         DataError: no fields, a gap smaller than a field, or fewer blocks than folds.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # half a second: only where it is asked for
+
     _check(fields, classes, block, gap)
     centres = shapely.centroid(fields)
     places = np.stack([shapely.get_x(centres), shapely.get_y(centres)], axis=1) - np.array(origin)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor
 
 from cluemap.model.networks.pixel_segmenter import ABSENT, EvenSeries, Linear, PixelSegmenter, Trees
@@ -49,6 +48,8 @@ def _linear(learner: LinearLearner) -> Linear:
 
 
 def _trees(learner: SampledLearner) -> Trees:
+    from sklearn.ensemble import HistGradientBoostingClassifier  # half a second: only where it is asked for
+
     columns = learner.model.classes_.astype(np.int64) - learner.first
     base = np.full(learner.size, ABSENT)
     boosted = isinstance(learner.model, HistGradientBoostingClassifier)

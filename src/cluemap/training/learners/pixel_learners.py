@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from cluemap.data.series_features import SeriesFeatures
 from cluemap.errors import TrainingError
@@ -152,6 +151,8 @@ def trees(
     """Gradient-boosted trees. Slow steps and leaves that are not small: with a rate of 0.2 and leaves of 20 pixels one
     training of three on noisy masks came apart (validation mIoU 0.65 instead of 0.81).
     """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # half a second: only where it is asked for
+
     model = HistGradientBoostingClassifier(
         max_iter=rounds, max_leaf_nodes=leaves, learning_rate=0.1, l2_regularization=1.0, min_samples_leaf=50,
         max_bins=63, early_stopping=False, random_state=seed,
@@ -161,6 +162,8 @@ def trees(
 
 def forest(features: SeriesFeatures, pixels: int, seed: int, count: int) -> SampledLearner:
     """A random forest of `count` trees."""
+    from sklearn.ensemble import RandomForestClassifier
+
     model = RandomForestClassifier(count, min_samples_leaf=3, n_jobs=-1, random_state=seed)
     return SampledLearner(model, features, pixels, seed)
 

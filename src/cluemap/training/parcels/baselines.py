@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from cluemap.data.parcels.parcels import Parcels
 from cluemap.data.patches import NODATA
@@ -31,6 +30,9 @@ def features(parcels: Parcels, indexes: NDArray[np.int64], train: NDArray[np.int
 
 def models(params: BaselineParams, seed: int) -> dict[str, Any]:
     """Name -> a classifier of scikit-learn; without a forest where `baselines.forest` is 0."""
+    # Half a second: only where it is asked for.
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+
     found: dict[str, Any] = {
         "trees": HistGradientBoostingClassifier(
             max_iter=params.rounds, max_leaf_nodes=params.leaves, learning_rate=0.1, l2_regularization=1.0,

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix
 
 from cluemap.training.metrics import named, scores
 
@@ -16,6 +15,8 @@ def counts_of(
     truth: NDArray[np.int64], prediction: NDArray[np.int64], classes: int, weights: NDArray | None = None
 ) -> NDArray:
     """n, n -> k k+1: confusion as `metrics.scores` takes it, of parcels or of their weights."""
+    from sklearn.metrics import confusion_matrix  # half a second: only where it is asked for
+
     counts = np.zeros((classes, classes + 1), np.int64 if weights is None else np.float64)
     if len(truth):
         counts[:, :-1] = confusion_matrix(truth, prediction, labels=np.arange(classes), sample_weight=weights)

@@ -7,7 +7,6 @@ it. What it is sure of are the labels of the next round. No truth is read.
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
 
 ROUNDS = 3
 TREES = 200
@@ -42,6 +41,8 @@ def asked(
     x: NDArray[np.float32], labels: NDArray[np.int64], known: NDArray[np.int64], classes: int, seed: int
 ) -> NDArray[np.float64]:
     """n k: the forest's probabilities, of the parcels `known` by the trees that were not fitted on them."""
+    from sklearn.ensemble import RandomForestClassifier  # half a second: only where it is asked for
+
     forest = RandomForestClassifier(TREES, n_jobs=-1, random_state=seed, oob_score=True)
     forest.fit(x[known], labels[known])
     found = np.zeros((len(x), classes))
