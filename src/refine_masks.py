@@ -9,9 +9,9 @@ from cluemap.stages.stage_figures import draw_rounds
 
 def work(stage: Stage) -> None:
     windows = stage.windows()
-    with stage.run(upstream=("prepare", "make_masks")) as run:
+    with stage.leaving_together(), stage.run(upstream=("prepare", "make_masks")) as run:
         stage.used(run, "prepare", "windows", windows.card.digest, "masks")
-        found = refine_masks(stage, windows)
+        found = refine_masks(stage, windows, run)
         if not stage.ranks.first:
             return
         for number, about in enumerate(found["course"], start=1):

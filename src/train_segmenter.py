@@ -2,15 +2,19 @@
 
 import sys
 
-from cluemap.stages.make_masks import read_masks
+from cluemap.stages.make_masks import read_masks, read_probabilities
 from cluemap.stages.stage import Stage, run_stage
 from cluemap.stages.train_segmenter import train_segmenter
 
 
 def work(stage: Stage) -> None:
     windows = stage.windows()
-    masks, digest = read_masks(stage.folder_of("refine_masks") / "masks", windows)
-    train_segmenter(stage, windows, masks, digest, upstream=("prepare", "refine_masks"))
+    folder, probabilities = stage.folder_of("refine_masks") / "masks", None
+    masks, digest = read_masks(folder, windows)
+    if stage.params.segmenter.labels != "hard":
+        probabilities, beside = read_probabilities(folder, windows)
+        digest = f"{digest}, probabilities {beside}"
+    train_segmenter(stage, windows, masks, digest, ("prepare", "refine_masks"), probabilities)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ class SegmenterParams(NetworkParams):
     init: str = "none"
     class_weights: float = Field(default=0.0, ge=0.0, le=1.0)
     balanced: float = Field(default=0.0, ge=0.0, le=1.0)
+    labels: Literal["hard", "weighted", "soft"] = "hard"
 
 
 class LtaeParams(Block):
@@ -254,13 +255,33 @@ class MaskParams(Block):
 
 
 class RefineParams(Block):
-    learner: Literal["none", "linear", "trees"]
+    """From `batch` on: the course of the learner `network`, whose sizes are those of LtaeParams."""
+
+    learner: Literal["none", "linear", "trees", "network"]
     start: Literal["masks", "image_labels"]
     rounds: int = Positive
     confidence: float = Share
     folds: int = Positive
     pixels: int = Positive
     parcels: bool
+    keep_probabilities: bool
+    batch: int = Positive
+    steps: int = Positive
+    learning_rate: float = Positive
+    final_learning_rate: float = Field(ge=0.0)
+    warmup: float = Share
+    weight_decay: float = Field(ge=0.0)
+    weight_averaging: float = Field(ge=0.0, lt=1.0)
+    whitening: float = Field(ge=0.0)
+    dropout: float = Field(ge=0.0, lt=1.0)
+    flips: bool
+    dropped_dates: float = Field(ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _has_probabilities(self) -> "RefineParams":
+        if self.keep_probabilities and self.learner == "none":
+            raise ValueError("keep_probabilities wants a learner, whose they are: learner is none")
+        return self
 
 
 class BaselineParams(Block):
@@ -377,9 +398,15 @@ def load_params(dataset: str, file: Path | str | None = None) -> Params:
         _check_mapping(file, f"{dataset}.{name}", block[name])
         merged[name] = {**tree[name], **block[name]}
     try:
-        return Params.model_validate(merged)
+        params = Params.model_validate(merged)
     except ValidationError as error:
         raise ParamsError(_explain(file, dataset, block, error)) from None
+    if params.segmenter.labels != "hard" and not params.refine.keep_probabilities:
+        mend = "set refine.keep_probabilities: true (and a refine.learner)"
+        raise ParamsError(
+            f"{file}: segmenter.labels {params.segmenter.labels} of {dataset} wants probabilities: {mend}"
+        )
+    return params
 
 
 def read_tree(file: Path) -> dict[str, Any]:

@@ -9,7 +9,17 @@ import pytest
 import torch
 from builders import write_prepared
 
-from cluemap.data.batches import RawBatch, batch_indexes, bucketed, covariance, load, load_raw, normalise, stream
+from cluemap.data.batches import (
+    RawBatch,
+    batch_indexes,
+    bucketed,
+    covariance,
+    load,
+    load_raw,
+    normalise,
+    statistics,
+    stream,
+)
 from cluemap.data.prefetch import ahead
 from cluemap.data.windows import Windows
 from cluemap.errors import DataError
@@ -51,6 +61,20 @@ def test_a_batch_is_what_a_plain_loop_makes(windows):
     assert kinds == [torch.float32, torch.int64, torch.bool, torch.bool, torch.int64, torch.int64]
     assert len(batch) == 3
     assert (valid.sum(1) < longest_of(batch)).any(), "the sample should hold padding or a date without data"
+
+
+def test_probabilities_go_with_their_window_and_are_nothing_where_labels_are_hidden(windows):
+    train = windows.indexes("train")
+    shares = np.random.default_rng(5).integers(0, 256, (len(train), 12, 12, 4), dtype=np.uint8)
+    batch = load_raw(windows, train[[7, 2]], windows.masks("train"), probabilities=shares)
+    found = normalise(batch, *statistics(windows)).probabilities
+    np.testing.assert_allclose(found, np.moveaxis(shares[[7, 2]], -1, 1) / 255, rtol=1e-6)
+    hiding = windows.hiding(train[[2]], image_labels=False)
+    found = next(stream(hiding, [train[[2, 7]]], probabilities=np.delete(shares, 2, axis=0))).probabilities
+    assert (found[0] == 0).all()
+    np.testing.assert_allclose(found[1], np.moveaxis(shares[7], -1, 0) / 255, rtol=1e-6)
+    with pytest.raises(DataError, match="masks for 3 windows, not for the 11 train windows"):
+        load_raw(windows, train[:1], probabilities=shares[:3])
 
 
 def longest_of(batch) -> int:

@@ -112,6 +112,15 @@ def test_wrong_values_name_the_key_and_what_was_found(tree, load, block, key, va
     refused(load, f"`{block}", str(value if not isinstance(value, list) else value[1]))
 
 
+def test_what_learns_probabilities_wants_them_kept(tree, load):
+    tree["demo"]["segmenter"]["labels"] = "soft"
+    refused(load, "segmenter.labels soft of demo", "refine.keep_probabilities: true")
+    tree["refine"]["keep_probabilities"] = True
+    assert load().segmenter.labels == "soft"
+    tree["demo"]["refine"]["learner"] = "none"
+    refused(load, "`refine`", "keep_probabilities wants a learner")
+
+
 def test_data_sets(tree, load, tmp_path):
     with pytest.raises(ParamsError, match=r"no block for the data set 'demos'.*did you mean `demo`"):
         load("demos")

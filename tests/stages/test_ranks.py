@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 from locations import PROJECT
@@ -55,7 +56,7 @@ def project(pipeline, tmp_path):
     yaml = YAML()
     tree = yaml.load((pipeline / "params.yaml").read_text())
     tree["tiny"]["compute"] = {"inference_batch": 3}
-    tree["tiny"]["refine"] = {"learner": "linear", "rounds": 2, "confidence": 0.4}
+    tree["tiny"]["refine"] = {"learner": "linear", "rounds": 2, "confidence": 0.4, "keep_probabilities": True}
     with (tmp_path / "params.yaml").open("w") as handle:
         yaml.dump(tree, handle)
     return tmp_path
@@ -105,3 +106,22 @@ def test_two_ranks_give_the_same_bits_and_a_dead_one_is_made_up_for(project, sta
     assert again.returncode == 0, again.stderr
     assert 0 < again.stderr.count(unit) < together  # what was done is not done again
     assert contents(folder / made) == expected
+
+
+@pytest.mark.slow  # three processes load torch
+def test_two_ranks_fit_one_network(project):
+    """Batches shared out, sums over both: what one process fits, within rounding; and the first alone writes."""
+    tree = YAML().load((project / "params.yaml").read_text())
+    tree["tiny"]["refine"] |= {"learner": "network", "steps": 6, "batch": 5, "confidence": 0.0}
+    with (project / "params.yaml").open("w") as handle:
+        YAML().dump(tree, handle)
+    found = []
+    for processes in (1, 2):
+        done = run(project, "refine_masks", processes)
+        assert done.returncode == 0, done.stderr
+        folder = project / "out/tiny/refine_masks"
+        found.append([np.load(folder / "masks" / name) for name in ("masks_train.npy", "probabilities_train.npy")])
+        shutil.rmtree(folder)
+    (masks, shares), (masks_of_two, shares_of_two) = found
+    assert (masks != masks_of_two).mean() < 0.01
+    assert np.abs(shares.astype(int) - shares_of_two.astype(int)).max() <= 3

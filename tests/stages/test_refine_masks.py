@@ -1,22 +1,26 @@
 """Rounds under the image label: their start, what they obey, what a stop keeps, when they end, what they never read."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import torch
+from safetensors.torch import load
 from tiny import pipeline
 
 from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
-from cluemap.errors import DataError, TrainingError
+from cluemap.errors import DataError, Interrupted, TrainingError
 from cluemap.params import load_params
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages import refine_masks as stage_module
-from cluemap.stages.make_masks import open_masks, read_masks, undecided
+from cluemap.stages.make_masks import open_masks, read_masks, read_probabilities, undecided, write_masks
 from cluemap.stages.refine_masks import (
     at_random,
     best_round,
@@ -29,17 +33,35 @@ from cluemap.stages.refine_masks import (
     without_rest,
 )
 from cluemap.stages.stage import Stage
+from cluemap.training.learners.network_learner import RoundTask
 from cluemap.training.learners.pixel_learners import LinearLearner, trees
 
 __all__ = ["pipeline"]  # fixture
 
 
+LTAE = {"width": 10, "heads": 2, "key_width": 3, "value_width": 5, "convolutions": 1}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Windows, two of a patch, and pseudo masks that are wrong or undecided here and there, under the image labels."""
+    root = tiny.make_project(tmp_path_factory.mktemp("made"), {"ltae": LTAE})
+    file = root / "out/tiny/prepare/windows/windows.parquet"
+    table = pd.read_parquet(file)
+    table.assign(patch=[str(number // 2) for number in range(len(table))]).to_parquet(file)
+    windows, masks = Windows.open(file.parent), {}
+    for split in ("train", "validation"):
+        noise, draw = at_random(windows, split, 5), np.random.default_rng(6).uniform(size=(2, 14, 14))
+        masks[split] = np.where(draw[0] < 0.3, noise, np.where(draw[1] < 0.1, 255, windows.masks(split)))
+        masks[split] = masks[split].astype(np.uint8)
+    write_masks(root / "out/tiny/make_masks/masks", masks, windows, {"threshold": 0.3, "source": "clue"})
+    return root
+
+
 @pytest.fixture
-def copy(pipeline, tmp_path):
-    """The tiny pipeline's outputs up to the pseudo masks, and a stage that works on them."""
-    for name in ("prepare", "make_masks"):
-        shutil.copytree(pipeline / "out/tiny" / name, tmp_path / "out/tiny" / name)
-    shutil.copy(pipeline / "params.yaml", tmp_path)
+def copy(made, tmp_path):
+    """A project with pseudo masks, to work on."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -47,6 +69,9 @@ def stage_of(root, **refine) -> Stage:
     params = load_params("tiny", root / "params.yaml")
     params = params.model_copy(update={"refine": params.refine.model_copy(update=refine)})
     return Stage("refine_masks", params, Ranks(0, 1, torch.device("cpu")), root / "out", root / "out/tiny/prepare")
+
+
+SMALL = {"steps": 5, "batch": 4}  # of a network's training
 
 
 def published(stage: Stage) -> np.ndarray:
@@ -62,10 +87,10 @@ def test_without_a_learner_the_masks_pass_as_they_are(copy):
     assert read_masks(stage.folder / "masks", stage.windows())[0].shape == published(stage).shape
 
 
-@pytest.mark.parametrize("learner", ["linear", "trees"])
+@pytest.mark.parametrize("learner", ["linear", "trees", "network"])
 @pytest.mark.parametrize("folds", [1, 2])
 def test_no_pixel_gets_a_class_that_is_not_in_its_image_label(copy, learner, folds):
-    stage = stage_of(copy, learner=learner, folds=folds, confidence=0.0)
+    stage = stage_of(copy, **SMALL, learner=learner, folds=folds, confidence=0.0)
     windows = stage.windows()
     found = refine_masks(stage, windows)
     assert 1 <= found["rounds"] <= 2
@@ -75,17 +100,19 @@ def test_no_pixel_gets_a_class_that_is_not_in_its_image_label(copy, learner, fol
             assert {*np.unique(mask)} <= {0, 255, *(np.flatnonzero(label) + 1)}
 
 
-def test_the_same_again_and_no_trace_of_the_truth(copy):
+@pytest.mark.parametrize("learner", ["trees", "network"])
+def test_the_same_again_and_no_trace_of_the_truth(copy, learner):
     """The training truth, the validation truth and the test truth are noise: the masks keep their bits."""
-    first = stage_of(copy)
+    first = stage_of(copy, **SMALL, learner=learner, keep_probabilities=True)
     refine_masks(first, first.windows())
-    before = published(first)
+    before, shares = published(first), read_probabilities(first.folder / "masks", first.windows())
     for split in ("train", "validation", "test"):
         file = copy / "out/tiny/prepare/windows" / f"masks_{split}.npy"
         truth = np.load(file)
         np.save(file, np.random.default_rng(1).integers(0, 4, truth.shape, dtype=np.uint8))
     refine_masks(first, first.windows())
     assert np.array_equal(published(first), before)
+    assert read_probabilities(first.folder / "masks", first.windows())[1] == shares[1]
     assert (before != 255).any()
 
 
@@ -111,6 +138,56 @@ def test_a_stopped_try_goes_on_after_its_last_round(copy, monkeypatch):
     assert made == [0, "again"]
     assert np.array_equal(published(whole), expected)
     assert not whole.state.exists()
+
+
+@pytest.mark.parametrize("stopped", [(0, 2), (1, 3)])
+def test_a_stopped_fit_of_a_network_goes_on_within_its_round(copy, monkeypatch, stopped):
+    """SIGTERM comes at a step of a round; the next try makes the steps that are left, and the same bits."""
+    stage = stage_of(copy, **SMALL, learner="network", keep_probabilities=True)
+    refine_masks(stage, stage.windows())
+    expected = [file.read_bytes() for file in sorted((stage.folder / "masks").iterdir())]
+    made, kill = [], [stopped]
+
+    def losses(self, forward, batch, step, real=RoundTask.losses):
+        made.append((self.params.seed - stage.params.seed, step))
+        if made[-1] in kill:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, forward, batch, step)
+
+    monkeypatch.setattr(RoundTask, "losses", losses)
+    shutil.rmtree(stage.folder)
+    with pytest.raises(Interrupted):
+        refine_masks(stage, stage.windows())
+    assert made[-1] == stopped
+    kill.clear()
+    refine_masks(stage, stage.windows())
+    assert len(made) == 2 * SMALL["steps"] == len(set(made))  # none was made twice
+    assert [file.read_bytes() for file in sorted((stage.folder / "masks").iterdir())] == expected
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_probabilities_are_those_of_the_published_masks(copy, folds, monkeypatch):
+    """Those of the round that is published, also where the rounds drift; under the image labels, summing to 1."""
+    for drift in (False, True):
+        monkeypatch.setattr(stage_module, "best_round", lambda course, drift=drift: len(course) - drift)
+        stage = stage_of(copy, learner="linear", keep_probabilities=True, folds=folds)
+        windows = stage.windows()
+        assert refine_masks(stage, windows)["rounds"] == 2
+        shares, masks = read_probabilities(stage.folder / "masks", windows)[0] / 255, published(stage)
+        clear = np.abs(shares.max(axis=-1) - 0.4) > 0.01  # refine.confidence
+        assert ((masks == 255) == (shares.max(axis=-1) < 0.4))[clear].all()
+        named = np.take_along_axis(shares, np.where(masks == 255, 0, masks)[..., None].astype(int), axis=-1)[..., 0]
+        assert (named >= shares.max(axis=-1) - 1 / 255)[masks != 255].all()
+        assert np.abs(shares.sum(axis=-1) - 1).max() <= 2 / 255
+        assert not shares[:, :, :, 1:][
+            np.broadcast_to(~windows.image_labels[windows.indexes("train")][:, None, None], shares[..., 1:].shape)
+        ].any()
+    plain = stage_of(copy, learner="linear", folds=folds)
+    monkeypatch.setattr(stage_module, "best_round", lambda course: len(course) - 1)
+    refine_masks(plain, windows)
+    assert np.array_equal(published(plain), masks)  # keeping them changes no mask
+    with pytest.raises(DataError, match=r"no probabilities beside the masks: set refine\.keep_probabilities: true"):
+        read_probabilities(plain.folder / "masks", windows)
 
 
 def test_rounds_of_other_params_are_not_gone_on_with(copy, monkeypatch):
@@ -207,9 +284,29 @@ def test_learners_learn_what_series_tell(copy):
 def test_masks_of_other_windows_are_refused(copy):
     stage = stage_of(copy)
     card = stage.folder_of("make_masks") / "masks" / "card.json"
-    card.write_text(json.dumps({**json.loads(card.read_text()), "windows": "0" * 32}))
+    card.write_text(json.dumps({**json.loads(card.read_text()), "windows": "1" * 32}))
     with pytest.raises(DataError, match="was made from other windows"):
         refine_masks(stage, stage.windows())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["weighted", "soft"])
+def test_a_segmenter_of_unsure_labels_of_a_network_never_sees_training_masks(copy, labels):
+    """The scripts from end to end: the same bits whatever the training masks hold, and not those of hard labels."""
+    refine = {**SMALL, "learner": "network", "rounds": 2, "confidence": 0.4, "keep_probabilities": True}
+    file = copy / "out/tiny/prepare/windows/masks_train.npy"
+    found = []
+    for kind, seed in (("hard", 0), (labels, 0), (labels, 1)):
+        segmenter = {"kind": "ltae", "steps": 6, "validate_every": 6, "labels": kind}
+        tiny.write_params(copy / "params.yaml", {"ltae": LTAE, "refine": refine, "segmenter": segmenter})
+        np.save(file, np.random.default_rng(seed).integers(0, 4, np.load(file).shape, dtype=np.uint8))
+        for stage in ("refine_masks", "train_segmenter"):
+            shutil.rmtree(copy / "out/tiny" / stage, ignore_errors=True)
+            tiny.run(stage, copy)
+        weights = load((copy / "out/tiny/train_segmenter/model/segmenter.safetensors").read_bytes())
+        found.append(torch.cat([weights[name].flatten() for name in sorted(weights)]))
+    assert torch.equal(found[1], found[2])
+    assert not torch.equal(found[0], found[1])
 
 
 @pytest.mark.slow

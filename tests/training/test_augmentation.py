@@ -45,8 +45,10 @@ def test_nothing_asked_changes_nothing():
 def test_a_mask_is_turned_as_its_image_is():
     given = batch()
     given.images[:, :, :] = given.mask[:, None, None].float()  # every band shows the mask
+    given.probabilities = torch.stack([given.mask == k for k in range(3)], dim=1).float()
     found = augmented(given, asked(flips=True), draws())
     assert torch.equal(found.images[:, 0, 0].long(), found.mask)
+    assert torch.equal(found.probabilities.argmax(dim=1), found.mask)
     assert not torch.equal(found.mask, given.mask)
 
 

@@ -13,7 +13,7 @@ from cluemap.errors import DataError
 from cluemap.training import device_windows as module
 from cluemap.training.device_windows import DeviceWindows, size_in_bytes, windows_on_device
 
-FIELDS = ("images", "day", "valid", "image_labels", "index", "mask", "known")
+FIELDS = ("images", "day", "valid", "image_labels", "index", "mask", "known", "probabilities")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,11 @@ def test_the_same_batches_as_from_the_files(windows, monkeypatch, with_masks, to
     monkeypatch.setattr(module, "TOGETHER", together)
     train = windows.indexes("train")[::-1][:11]  # any order, not all
     masks = windows.masks("train") if with_masks else None
+    shares = np.random.default_rng(3).integers(0, 256, (13, 12, 12, 4), dtype=np.uint8) if with_masks else None
     order = [train[[7, 2, 3]], train[[0]], train[[10, 10, 1]], train[[]]]
     held = DeviceWindows(windows, train, "cpu")
-    for found, wanted in zip(held.stream(order, masks), stream(windows, order, masks=masks), strict=True):
+    files = stream(windows, order, masks=masks, probabilities=shares)
+    for found, wanted in zip(held.stream(order, masks, shares), files, strict=True):
         for name in FIELDS:
             one, other = getattr(found, name), getattr(wanted, name)
             assert (one is None) == (other is None)

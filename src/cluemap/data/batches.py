@@ -31,6 +31,7 @@ class RawBatch:
     index: Tensor  # int64 b
     mask: Tensor | None = None  # uint8 b h w
     known: Tensor | None = None  # bool b k, of which classes the image label says anything; None: of all
+    probabilities: Tensor | None = None  # uint8 b h w s, of every id 0..K of a pixel, in 255ths; all 0: nothing known
 
     def to(self, device: torch.device | str) -> "RawBatch":
         return _moved(self, device)
@@ -47,6 +48,7 @@ class Batch:
     index: Tensor  # int64 b, row in the table of windows
     mask: Tensor | None = None  # int64 b h w
     known: Tensor | None = None  # bool b k
+    probabilities: Tensor | None = None  # float32 b s h w
 
     def to(self, device: torch.device | str) -> "Batch":
         return _moved(self, device)
@@ -60,11 +62,15 @@ class Batch:
         return self.images, self.day, self.valid
 
 
-def load_raw(windows: Windows, indexes: NDArray, masks: NDArray | None = None, pinned: bool = False) -> RawBatch:
-    """Copy some windows into one batch. `masks` (n h w) has one row per window of the split, as `windows.masks` has.
+def load_raw(
+    windows: Windows, indexes: NDArray, masks: NDArray | None = None, pinned: bool = False,
+    probabilities: NDArray | None = None,
+) -> RawBatch:  # fmt: skip
+    """Copy some windows into one batch. `masks` (n h w) and `probabilities` (n h w s) have one row per window of the
+    split, as `windows.masks` has.
 
     Raises:
-        DataError: `masks` has another number of windows than the split.
+        DataError: they have another number of windows than the split.
     """
     indexes = np.asarray(indexes, np.int64)
     size = (len(indexes), int(windows.dates[indexes].max(initial=1)))  # a rank's share of a small batch can be empty
@@ -86,6 +92,9 @@ def load_raw(windows: Windows, indexes: NDArray, masks: NDArray | None = None, p
         index=torch.from_numpy(indexes.copy()),
         mask=None if masks is None else torch.from_numpy(mask_rows(windows, indexes, masks)),
         known=None if windows.known is None else torch.from_numpy(windows.known[indexes]),
+        probabilities=None
+        if probabilities is None
+        else torch.from_numpy(mask_rows(windows, indexes, probabilities, hidden=0)),
     )
 
 
@@ -97,7 +106,8 @@ def normalise(raw: RawBatch, mean: Tensor, std: Tensor) -> Batch:
     for out, given in zip(images.split(windows), raw.images.split(windows), strict=True):
         out.copy_(given).sub_(mean).div_(std).masked_fill_(given == NODATA, 0.0)
     mask = None if raw.mask is None else raw.mask.long()
-    return Batch(images, raw.day.long(), raw.valid, raw.image_labels, raw.index, mask, raw.known)
+    shares = None if raw.probabilities is None else rearrange(raw.probabilities, "b h w s -> b s h w") / 255
+    return Batch(images, raw.day.long(), raw.valid, raw.image_labels, raw.index, mask, raw.known, shares)
 
 
 def statistics(windows: Windows, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -132,6 +142,7 @@ def stream(
     device: torch.device | str = "cpu",
     masks: NDArray | None = None,
     prefetch: int = 2,
+    probabilities: NDArray | None = None,
 ) -> Iterator[Batch]:
     """One batch per index array of `order` (which may be endless), on `device`; a thread reads `prefetch` ahead.
 
@@ -140,7 +151,7 @@ def stream(
     device = torch.device(device)
     mean, std = statistics(windows, device)
     pinned = device.type == "cuda"
-    raws = (load_raw(windows, indexes, masks, pinned) for indexes in order)
+    raws = (load_raw(windows, indexes, masks, pinned, probabilities) for indexes in order)
     for raw in ahead(raws, prefetch):
         yield normalise(raw.to(device), mean, std)
 
@@ -175,15 +186,15 @@ def _epoch(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return order
 
 
-def mask_rows(windows: Windows, indexes: NDArray, masks: NDArray) -> NDArray[np.uint8]:
-    """masks n h w -> b h w: the rows of these windows, 255 for those whose labels are hidden."""
+def mask_rows(windows: Windows, indexes: NDArray, masks: NDArray, hidden: int = VOID) -> NDArray[np.uint8]:
+    """masks n .. -> b ..: the rows of these windows, `hidden` for those whose labels are hidden."""
     for split in set(windows.split_of(indexes)) - {UNLABELLED}:
         if windows.card.counts[split] != len(masks):
             wanted = f"the {windows.card.counts[split]} {split} windows of {windows.folder}"
             raise DataError(f"there are masks for {len(masks)} windows, not for {wanted}: run `dvc repro` again")
     rows = windows.mask_row[indexes]
     found = np.ascontiguousarray(masks[rows])
-    found[rows < 0] = VOID  # nothing is known of an unlabelled window
+    found[rows < 0] = hidden  # nothing is known of an unlabelled window
     return found
 
 

@@ -72,6 +72,21 @@ def _segmenter(changes: Mapping[str, Any], words: str) -> Variant:
     return Variant(changes, SEGMENTER_STAGES, (*segmenters(words), *edges(words)))
 
 
+def _refined_by(learner: str) -> Variant:
+    """Another learner of the rounds, with the scores of its masks."""
+    rows = (Row(f"refined masks, {learner} as learner{note}", "refine_masks", at(split, "miou"))
+            for split, note in (("train", ""), ("validation", ", validation windows")))  # fmt: skip
+    return Variant({"refine.learner": learner}, ("refine_masks",), tuple(rows))
+
+
+def _labels(kind: str, words: str) -> Variant:
+    """What the segmenter learns of masks that are not sure; true masks are, so train_reference stays as it is."""
+    changes = {"refine.keep_probabilities": True, "segmenter.labels": kind}
+    validation = Row(f"segmenter, image labels, validation, {words}", "train_segmenter", at("validation", "miou"))
+    stages = ("refine_masks", "train_segmenter", "evaluate")
+    return Variant(changes, stages, (*segmenters(f", {words}")[::2], validation))
+
+
 VARIANTS: dict[str, Variant] = {
     WHOLE: Variant(
         {},
@@ -97,10 +112,10 @@ VARIANTS: dict[str, Variant] = {
         {"refine.start": "image_labels", "refine.rounds": 10}, ("refine_masks",),
         (Row("refined masks, from the image labels without any CAM", "refine_masks", at("train", "miou")),),
     ),
-    "refined_by_trees": Variant(
-        {"refine.learner": "trees"}, ("refine_masks",),
-        (Row("refined masks, trees as learner", "refine_masks", at("train", "miou")),),
-    ),
+    "refined_by_trees": _refined_by("trees"),
+    "refined_by_network": _refined_by("network"),
+    "weighted_labels": _labels("weighted", "pixels weighted by confidence"),
+    "soft_labels": _labels("soft", "probabilities as labels"),
     "plain_training": Variant(
         PLAIN, SEGMENTER_STAGES, segmenters(", no flips, no dropped dates, no averaging"),
     ),

@@ -32,6 +32,7 @@ from cluemap.training.metrics import (
 )
 
 CHUNK = 256  # windows at once
+PROBABILITIES = "probabilities_train.npy"
 MEND = "run `dvc repro` (stage {})"
 
 
@@ -65,14 +66,26 @@ def undecided(masks: NDArray[np.uint8], windows: Windows, split: str) -> NDArray
     return np.where(partial[:, None, None] & (masks == 0), IGNORED, masks).astype(np.uint8)
 
 
-def write_masks(folder: Path, masks: Mapping[str, NDArray[np.uint8]], windows: Windows, about: dict[str, Any]) -> None:
-    """Publish the masks of both splits (n h w each) with a card: `about`, the windows they are of, their own digest."""
+def write_masks(
+    folder: Path, masks: Mapping[str, NDArray[np.uint8]], windows: Windows, about: dict[str, Any],
+    probabilities: NDArray[np.uint8] | None = None,
+) -> None:  # fmt: skip
+    """Publish the masks of both splits (n h w each) with a card: `about`, the windows they are of, their own digest;
+    and the training windows' probabilities (n h w s) where they are kept.
+    """
     with atomic_folder(folder) as temporary:
         digest = hashlib.blake2b(digest_size=16)
         for split in SPLITS:
             np.save(temporary / f"masks_{split}.npy", masks[split])
             digest.update(masks[split].tobytes())
-        write_json(temporary / "card.json", {**about, "windows": windows.card.digest, "digest": digest.hexdigest()})
+        card = {**about, "windows": windows.card.digest, "digest": digest.hexdigest()}
+        if probabilities is not None:
+            np.save(temporary / PROBABILITIES, probabilities)
+            beside = hashlib.blake2b(digest_size=16)
+            for start in range(0, len(probabilities), CHUNK):
+                beside.update(probabilities[start : start + CHUNK].tobytes())
+            card["probabilities"] = beside.hexdigest()
+        write_json(temporary / "card.json", card)
 
 
 def choose_threshold(windows: Windows, cams: Path, params: Params) -> float:
@@ -93,6 +106,22 @@ def read_masks(folder: Path, windows: Windows) -> tuple[NDArray[np.uint8], str]:
     if card.get("windows") != windows.card.digest:
         raise DataError(f"{folder} was made from other windows: run `dvc repro` (stages make_cams and make_masks)")
     return open_masks(folder, "train", windows), card["digest"]
+
+
+def read_probabilities(folder: Path, windows: Windows) -> tuple[NDArray[np.uint8], str]:
+    """The training windows' probabilities of every id 0..K in 255ths (n h w s), memory-mapped, and their digest. 0 is
+    the rest of the land where a data set has no background.
+
+    Raises:
+        DataError: there are none.
+    """
+    digest = read_json(folder / "card.json").get("probabilities")
+    if digest is None:
+        mend = "set refine.keep_probabilities: true and run `dvc repro` (stage refine_masks)"
+        raise DataError(f"{folder} holds no probabilities beside the masks: {mend}")
+    size = windows.card.size
+    shape = (len(windows.indexes("train")), size, size, len(windows.card.legend.classes) + 1)
+    return open_array(folder / PROBABILITIES, np.uint8, shape, MEND.format("refine_masks")), digest
 
 
 def open_masks(folder: Path, split: str, windows: Windows) -> NDArray[np.uint8]:

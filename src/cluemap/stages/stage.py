@@ -117,15 +117,23 @@ class Stage:
             checkpoints.check_same(latest.about["identity"], identity, self.state, mend)
         resume = RunRef(**latest.about["run"]) if latest else None
         (self.state / INTERRUPTED).unlink(missing_ok=True)
-        try:
+        with self.leaving_together():
             first = None if found or before is None else lambda run: self._pretrain(before, data, run, identity, begun)
             yield from self._trained(task, data, course, upstream, identity, resume, found, first)
-        except (Interrupted, NotFinite):
-            self.ranks.barrier()  # a rank that leaves first has torchrun end rank 0 before its run is closed
-            raise
         self.ranks.barrier()
         if self.ranks.first:
             shutil.rmtree(self.state, ignore_errors=True)
+
+    @contextmanager
+    def leaving_together(self) -> Iterator[None]:
+        """When a training in it stops, every rank waits for the others: a rank that leaves first has torchrun end rank
+        0 before its run is closed.
+        """
+        try:
+            yield
+        except (Interrupted, NotFinite):
+            self.ranks.barrier()
+            raise
 
     def _trained(
         self,
@@ -164,7 +172,7 @@ class Stage:
         """Train what comes before; its points go to curves of their own."""
         settings = self._settings(before.course, identity, run, before.rate)
         before.frozen.requires_grad_(False)
-        log = _Under(PRETRAINING, run)
+        log = Under(PRETRAINING, run)
         Trainer(before.task, data, settings, self.ranks, log, self.state / PRETRAINING, begun).train()
         before.frozen.requires_grad_(True)
 
@@ -219,7 +227,7 @@ class Stage:
         print(f"{self.name}: {made} -> {_shown(self.folder)}")
 
 
-class _Under:
+class Under:
     """A log whose points have names under `name`."""
 
     def __init__(self, name: str, log: Log):

@@ -16,12 +16,18 @@ from cluemap.training.semisupervised.mixed_data import segmenter_data
 BLOCKS = ("segmenter", "ltae", "cscl", "augmentation", "semisupervised")  # of params: what decides a training
 
 
-def train_segmenter(stage: Stage, windows: Windows, masks: NDArray, digest: str, upstream: tuple[str, ...]) -> None:
-    """Train on `masks` (n h w, rows as the training windows) and publish the model; `digest` names these masks."""
+def train_segmenter(
+    stage: Stage, windows: Windows, masks: NDArray, digest: str, upstream: tuple[str, ...],
+    probabilities: NDArray | None = None,
+) -> None:  # fmt: skip
+    """Train on `masks` (n h w, rows as the training windows) and publish the model; `digest` names these masks and
+    their `probabilities` (n h w s). True masks have none: they are sure, so all kinds of `segmenter.labels` are the
+    same for them.
+    """
     params = stage.params
     task, before = segmenter_training(windows, params, stage.ranks)
-    data = segmenter_data(windows, masks, params, stage.ranks)
-    task.weigh(masks)
+    data = segmenter_data(windows, masks, params, stage.ranks, probabilities)
+    task.weigh(masks, probabilities)
     init = params.segmenter.init
     extra = {"masks": digest, **({} if init == NONE else {"init": digest_of(init)})}
     with stage.training(task, data, params.segmenter, BLOCKS, upstream, extra, before) as (run, trained):

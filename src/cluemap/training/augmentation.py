@@ -40,7 +40,7 @@ def augmented(batch: Batch, params: AugmentationParams, draws: Sequence[Generato
 
 
 def flipped(batch: Batch, draws: Sequence[Generator]) -> Batch:
-    """images b t c h w and mask b h w, each window turned and mirrored as one.
+    """images b t c h w, mask b h w and probabilities b s h w, each window turned and mirrored as one.
 
     Raises:
         ValueError: windows that are not square.
@@ -48,11 +48,12 @@ def flipped(batch: Batch, draws: Sequence[Generator]) -> Batch:
     if batch.images.shape[-1] != batch.images.shape[-2]:
         raise ValueError(f"only square windows can be turned, these are {tuple(batch.images.shape[-2:])} pixels")
     which = [int(torch.randint(0, 8, (), generator=draw)) for draw in draws]
-    images = torch.stack([symmetry(window, one) for window, one in zip(batch.images, which, strict=True)])
-    mask = batch.mask
-    if mask is not None:
-        mask = torch.stack([symmetry(window, one) for window, one in zip(mask, which, strict=True)])
-    return replace(batch, images=images, mask=mask)
+    turned = {}
+    for name in ("images", "mask", "probabilities"):
+        part = getattr(batch, name)
+        if part is not None:
+            turned[name] = torch.stack([symmetry(window, one) for window, one in zip(part, which, strict=True)])
+    return replace(batch, **turned)
 
 
 def symmetry(x: Tensor, which: int) -> Tensor:

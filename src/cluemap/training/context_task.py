@@ -42,7 +42,7 @@ class JointTask(SegmenterTask):
         """ "pixels" (cross-entropy), "context", and their weighted sum."""
         batch, truth = drawn(batch, step, self.params, self.ranks)
         seen: Seen = forward(batch)
-        pixels = self.pixel_loss(seen.logits, truth)
+        pixels = self.pixel_loss(seen.logits, truth, batch.probabilities)
         context = _loss(seen.similarities, truth, self.params.cscl, self.ranks)
         return {"total": pixels + self.params.cscl.weight * context, "pixels": pixels, "context": context}
 

@@ -41,12 +41,15 @@ class DeviceWindows:
             for whole, parts in zip((self.images, self.day, self.valid), zip(*series, strict=True), strict=True):
                 whole[place] = torch.from_numpy(np.concatenate(parts))
 
-    def stream(self, order: Iterable[NDArray[np.int64]], masks: NDArray[np.uint8] | None = None) -> Iterator[Batch]:
+    def stream(
+        self, order: Iterable[NDArray[np.int64]], masks: NDArray[np.uint8] | None = None,
+        probabilities: NDArray[np.uint8] | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
         """One batch per index array of `order`, the same as `batches.stream` gives.
 
         Raises:
             ValueError: a window that is not here.
-            DataError: `masks` has another number of windows than the split.
+            DataError: `masks` or `probabilities` have another number of windows than the split.
         """
         for indexes in order:
             row = self.row[indexes]
@@ -54,7 +57,10 @@ class DeviceWindows:
                 raise ValueError(f"window {indexes[row < 0][0]} does not lie on {self.device}")
             longest = int(self.windows.dates[indexes].max(initial=1))  # known here: nothing is asked of the device
             mask = None if masks is None else self._here(mask_rows(self.windows, indexes, masks))
-            yield normalise(self._raw(self._here(row), longest, self._here(indexes), mask), self.mean, self.std)
+            raw = self._raw(self._here(row), longest, self._here(indexes), mask)
+            if probabilities is not None:
+                raw.probabilities = self._here(mask_rows(self.windows, indexes, probabilities, hidden=0))
+            yield normalise(raw, self.mean, self.std)
 
     def _raw(self, row: Tensor, longest: int, index: Tensor, mask: Tensor | None) -> RawBatch:
         step = torch.arange(longest, device=self.device)

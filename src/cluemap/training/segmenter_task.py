@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cluemap.data.batches import Batch
 from cluemap.data.windows import Windows
-from cluemap.model.method.losses import pixel_loss
+from cluemap.model.method.losses import pixel_loss, soft_pixel_loss
 from cluemap.model.networks.segmenter import Network, Segmenter, build_segmenter
 from cluemap.model.storage.initial_weights import NONE, take_over
 from cluemap.params import Params
@@ -50,23 +50,37 @@ class SegmenterTask(NetworkAlone):
         self.background = windows.card.legend.background
         self.weights: Tensor | None = None  # k, of each class in the loss
 
-    def weigh(self, masks: NDArray[np.uint8]) -> None:
-        """Weigh classes by how rare they are in these masks (n h w), as `segmenter.class_weights` says."""
+    def weigh(self, masks: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None = None) -> None:
+        """Weigh classes by how rare they are, as `segmenter.class_weights` says: in these masks (n h w), or in the
+        probabilities (n h w s) where these are learned in place of them.
+        """
         power, size = self.params.segmenter.class_weights, len(self.windows.card.legend.classes) + self.background
-        if power > 0:
-            weights = torch.from_numpy(class_weights(masks, size, 1 - self.background, power))
-            self.weights = weights.to(self.ranks.device)
+        if power == 0:
+            return
+        if probabilities is None or self.params.segmenter.labels != "soft":
+            weights = class_weights(masks, size, 1 - self.background, power)
+        else:
+            mass = sum(row.sum(axis=(0, 1), dtype=np.float64) for row in probabilities)
+            weights = weights_of(np.asarray(mass)[1 - self.background :], power)
+        self.weights = torch.from_numpy(weights).to(self.ranks.device)
 
     def losses(self, forward: Callable[[Batch], Tensor], batch: Batch, step: int) -> dict[str, Tensor]:
-        """ "total": cross-entropy over the pixels that are not 255."""
+        """ "total": cross-entropy, see `pixel_loss`."""
         batch, truth = drawn(batch, step, self.params, self.ranks)
-        return {"total": self.pixel_loss(forward(batch), truth)}
+        return {"total": self.pixel_loss(forward(batch), truth, batch.probabilities)}
 
-    def pixel_loss(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """b k h w, b h w (ids as in the legend, 255 ignored) -> scalar."""
+    def pixel_loss(self, logits: Tensor, truth: Tensor, probabilities: Tensor | None) -> Tensor:
+        """b k h w, b h w (ids as in the legend, 255 ignored), b s h w (of the ids 0..K; None: the masks are sure) ->
+        scalar. As `segmenter.labels` says, a pixel's loss weighs by its confidence, or its probabilities are learned.
+        """
+        logits, total = logits.float(), self.ranks.total
         if not self.background:  # ids 1..K -> 0..K-1, 255 stays
             truth = torch.where(truth == 255, 255, truth - 1)
-        return pixel_loss(logits.float(), truth, self.ranks.total, self.weights)
+        if probabilities is None:
+            return pixel_loss(logits, truth, total, self.weights)
+        if self.params.segmenter.labels == "soft":
+            return soft_pixel_loss(logits, probabilities[:, 1 - self.background :], total, self.weights)
+        return pixel_loss(logits, truth, total, self.weights, probabilities.amax(dim=1))
 
     @property
     def published(self) -> Segmenter:
@@ -82,7 +96,12 @@ class SegmenterTask(NetworkAlone):
 def class_weights(masks: NDArray[np.uint8], size: int, first: int, power: float) -> NDArray[np.float32]:
     """n h w (ids from `first` on, 255 ignored) -> k: share ** -power, so scaled that the mean over pixels is 1; 0 for a
     class without pixels, which no pixel asks for."""
-    counts = np.bincount(np.asarray(masks).ravel(), minlength=256)[first : first + size].astype(np.float64)
+    return weights_of(np.bincount(np.asarray(masks).ravel(), minlength=256)[first : first + size], power)
+
+
+def weights_of(counts: NDArray, power: float) -> NDArray[np.float32]:
+    """Pixels of each class k -> k, as `class_weights`."""
+    counts = counts.astype(np.float64)
     total = max(counts.sum(), 1.0)
     raw = np.where(counts > 0, np.maximum(counts / total, 1e-12) ** -power, 0.0)
     mean = (raw * counts).sum() / total

@@ -89,11 +89,14 @@ class TrainingData(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """The windows trained on; `masks` (n h w) one row per window of their split, or None for image labels only."""
+    """The windows trained on; `masks` (n h w) one row per window of their split, or None for image labels only;
+    `probabilities` (n h w s) too, in 255ths, where masks are not sure.
+    """
 
     windows: Windows
     indexes: NDArray[np.int64]
     masks: NDArray[np.uint8] | None = None
+    probabilities: NDArray[np.uint8] | None = None
     unit: ClassVar[str] = "windows"
     stage: ClassVar[str] = "prepare"
     output: ClassVar[str] = "windows"
@@ -108,7 +111,9 @@ class Data:
     def batches(self, order: Iterable[tuple[int, NDArray[np.int64]]], device: torch.device) -> Iterator[Batch]:
         chosen = (indexes for _, indexes in order)
         held = windows_on_device(self.windows, self.indexes, device)
-        return held.stream(chosen, self.masks) if held else stream(self.windows, chosen, device, self.masks)
+        if held:
+            return held.stream(chosen, self.masks, self.probabilities)
+        return stream(self.windows, chosen, device, self.masks, probabilities=self.probabilities)
 
 
 @dataclass(frozen=True)

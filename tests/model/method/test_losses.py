@@ -167,6 +167,71 @@ def test_pixel_loss_over_ranks():
     same_over_ranks(fast.pixel_loss, *pixels())
 
 
+def unsure(seed: int = 3) -> np.ndarray:
+    """b k h w: probabilities of every class, nothing where nothing is known."""
+    shares = draw(seed).dirichlet([0.5] * K, (B, H, W))
+    shares[0, 2, 4] = 0
+    return np.moveaxis(shares, -1, 1)
+
+
+def slow_unsure_loss(logits: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> float:
+    """Every class of every pixel by itself: how probable it is and what it weighs, times minus its log share."""
+    loss = mass = 0.0
+    for b, k, row, column in np.ndindex(probabilities.shape):
+        here = np.exp(logits[b, :, row, column])
+        each = weights[k] * probabilities[b, k, row, column]
+        loss, mass = loss - each * np.log(here[k] / here.sum()), mass + each
+    return loss / mass
+
+
+def one_hot(truth: np.ndarray) -> np.ndarray:
+    return np.stack([truth == k for k in range(K)], axis=1).astype(float)
+
+
+WEIGHTS = np.array([0.5, 2.0, 0.0, 1.0, 3.0])
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_loss_against_probabilities(weights):
+    logits, held = pixels()[0], None if weights is None else tensor(weights)
+    of = lambda x, y, total=fast.identity: fast.soft_pixel_loss(x, y, total, held)
+    expected = slow_unsure_loss(logits, unsure(), np.ones(K) if weights is None else weights)
+    agree(of(tensor(logits), tensor(unsure())), expected)
+    same_over_ranks(of, logits, unsure())
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_sure_probabilities_are_the_classes(weights):
+    logits, truth = pixels()
+    held = None if weights is None else tensor(weights)
+    soft = of_one(lambda x: fast.soft_pixel_loss(x, tensor(one_hot(truth)), weights=held), logits)
+    for ours, hard in zip(soft, of_one(lambda x: fast.pixel_loss(x, tensor(truth), weights=held), logits), strict=True):
+        agree(ours, hard.numpy())
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_loss_weighted_by_confidence(weights):
+    """Against the same oracle, of a class alone as probable as it is trusted; all trusted fully is the plain loss."""
+    logits, truth = pixels()
+    trust, held = draw(4).uniform(size=truth.shape), None if weights is None else tensor(weights)
+    of = lambda x, y, z, total=fast.identity: fast.pixel_loss(x, y, total, held, z)
+    expected = slow_unsure_loss(logits, one_hot(truth) * trust[:, None], np.ones(K) if weights is None else weights)
+    agree(of(*map(tensor, (logits, truth, trust))), expected)
+    same_over_ranks(of, logits, truth, trust)
+    plain = fast.pixel_loss(tensor(logits), tensor(truth), weights=held)
+    agree(of(*map(tensor, (logits, truth, np.ones(truth.shape)))), plain.numpy())
+
+
+def test_nothing_known_is_no_loss():
+    logits, truth = map(tensor, pixels())
+    for loss in (
+        fast.soft_pixel_loss(logits.requires_grad_(), torch.zeros_like(logits)),
+        fast.pixel_loss(logits, truth, confidence=torch.zeros(truth.shape, dtype=logits.dtype)),
+    ):
+        assert loss.item() == 0
+        assert not torch.autograd.grad(loss, logits)[0].any()
+
+
 @pytest.mark.parametrize("loss", [fast.classification_loss, fast.tap_loss, fast.pixel_loss])
 def test_a_rank_without_anything_that_counts_brings_nothing(loss):
     """Its share is 0 and its gradient is finite, whatever the other rank holds."""

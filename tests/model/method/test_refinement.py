@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from cluemap.model.method.refinement import agreement, allowed, constrained, decided
+from cluemap.model.method.refinement import agreement, allowed, constrained, decided, packed
 
 N, H, W, K = 3, 5, 7, 4
 
@@ -56,3 +56,12 @@ def test_agreement_counts_what_both_decide():
     assert agreement(one, other) == 0.5
     assert agreement(one, one) == 1.0
     assert math.isnan(agreement(one, np.full_like(one, 255)))
+
+
+def test_probabilities_in_bytes_keep_what_is_sure_and_lose_no_more_than_half_a_step():
+    shares = np.random.default_rng(0).dirichlet([0.3] * 5, (2, 3, 7)).astype(np.float32)
+    shares[0, 0, 0] = [0, 1, 0, 0, 0]
+    found = packed(shares)
+    assert found.dtype == np.uint8
+    assert found[0, 0, 0].tolist() == [0, 255, 0, 0, 0]
+    assert np.abs(found / 255 - shares).max() <= 0.5 / 255 + 1e-6

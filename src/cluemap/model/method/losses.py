@@ -37,13 +37,31 @@ def tap_loss(raw: Tensor, refined: Tensor, labels: Tensor, total: Total = identi
     return change.sum() / count.clamp_min(1.0)
 
 
-def pixel_loss(logits: Tensor, truth: Tensor, total: Total = identity, weights: Tensor | None = None) -> Tensor:
+def pixel_loss(
+    logits: Tensor, truth: Tensor, total: Total = identity, weights: Tensor | None = None,
+    confidence: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """b k h w, b h w (255 ignored) -> scalar: cross-entropy, mean over the pixels that count, each with the weight (k)
-    of its true class (None: 1)."""
+    of its true class (None: 1) times its own confidence (b h w; None: 1)."""
     known = truth != 255
-    mass = known.sum().to(logits.dtype) if weights is None else (weights[torch.where(known, truth, 0)] * known).sum()
-    loss = F.cross_entropy(logits, truth, weights, ignore_index=255, reduction="sum")
-    return loss / total(mass).clamp_min(1.0 if weights is None else 1e-12)
+    if confidence is None:
+        mass = (
+            known.sum().to(logits.dtype) if weights is None else (weights[torch.where(known, truth, 0)] * known).sum()
+        )
+        loss = F.cross_entropy(logits, truth, weights, ignore_index=255, reduction="sum")
+        return loss / total(mass).clamp_min(1.0 if weights is None else 1e-12)
+    each = confidence * known if weights is None else confidence * known * weights[torch.where(known, truth, 0)]
+    loss = (each * F.cross_entropy(logits, truth, ignore_index=255, reduction="none")).sum()
+    return loss / total(each.sum()).clamp_min(1e-12)
+
+
+def soft_pixel_loss(
+    logits: Tensor, probabilities: Tensor, total: Total = identity, weights: Tensor | None = None
+) -> Tensor:
+    """b k h w, b k h w -> scalar: cross-entropy against the probabilities, each class with its weight (k; None: 1); the
+    mean over their mass, so a pixel of which nothing is known (all 0) does not count."""
+    held = probabilities if weights is None else probabilities * weights[:, None, None]
+    return -(held * F.log_softmax(logits, dim=1)).sum() / total(held.sum()).clamp_min(1e-12)
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float, total: Total = identity) -> Tensor:

@@ -45,6 +45,11 @@ def decided(probabilities: NDArray[np.float32], confidence: float) -> NDArray[np
     return np.where(best >= confidence, probabilities.argmax(axis=-1), IGNORED).astype(np.uint8)
 
 
+def packed(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """n h w s -> n h w s: in 255ths, a byte each. What is 0 or 1 stays so exactly."""
+    return np.rint(probabilities * 255).astype(np.uint8)
+
+
 def agreement(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """Share of equal classes among the pixels that both masks (n h w) decide; NaN where they share none."""
     both = (one != IGNORED) & (other != IGNORED)

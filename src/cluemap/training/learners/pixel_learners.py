@@ -71,7 +71,7 @@ class LinearLearner(PixelLearner):
         self.even = even
 
     def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> "LinearLearner":
-        _check_labelled(masks)
+        check_labelled(masks)
         count, chunks = self.features.count, range(0, len(indexes), CHUNK)
         pixels: Callable[[int], NDArray] = lambda start: self.features(indexes[start : start + CHUNK]).reshape(
             -1, count
@@ -112,7 +112,7 @@ class SampledLearner(PixelLearner):
         self.model, self.pixels, self.seed = model, pixels, seed
 
     def fit(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> "SampledLearner":
-        _check_labelled(masks)
+        check_labelled(masks)
         if self.ranks.first:
             self._fit(indexes, masks)
         self.model = self.ranks.agree(self.model)
@@ -168,6 +168,6 @@ def forest(features: SeriesFeatures, pixels: int, seed: int, count: int) -> Samp
     return SampledLearner(model, features, pixels, seed)
 
 
-def _check_labelled(masks: NDArray[np.uint8]) -> None:
+def check_labelled(masks: NDArray[np.uint8]) -> None:
     if not (masks != IGNORED).any():
         raise TrainingError("no pixel of the masks is labelled: lower masks.threshold or refine.confidence")

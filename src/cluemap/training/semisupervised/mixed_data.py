@@ -26,8 +26,9 @@ class MixedData(Data):
     ranks: Ranks
 
     def batches(self, order: Iterable[tuple[int, NDArray[np.int64]]], device: torch.device) -> Iterator[Batch]:
-        everything = Data(self.windows, np.concatenate([self.indexes, self.unlabelled]), self.masks)
-        mixed = ((step, np.concatenate([indexes, self._unlabelled_of(step)])) for step, indexes in order)
+        indexes = np.concatenate([self.indexes, self.unlabelled])
+        everything = Data(self.windows, indexes, self.masks, self.probabilities)
+        mixed = ((step, np.concatenate([labelled, self._unlabelled_of(step)])) for step, labelled in order)
         return everything.batches(mixed, device)
 
     def _unlabelled_of(self, step: int) -> NDArray[np.int64]:
@@ -36,18 +37,23 @@ class MixedData(Data):
         return self.unlabelled[places]
 
 
-def segmenter_data(windows: Windows, masks: NDArray[np.uint8], params: Params, ranks: Ranks) -> Data:
-    """What a segmenter is trained on: masks n h w, and the unlabelled windows if it learns from them; raises as
-    `learns_from_unlabelled`.
+def segmenter_data(
+    windows: Windows, masks: NDArray[np.uint8], params: Params, ranks: Ranks,
+    probabilities: NDArray[np.uint8] | None = None,
+) -> Data:  # fmt: skip
+    """What a segmenter is trained on: masks n h w and their probabilities n h w s, and the unlabelled windows if it
+    learns from them; raises as `learns_from_unlabelled`.
     """
     labelled = windows.indexes("train")
     times = repeats(masks, params.segmenter.balanced, params.windows.presence)
     labelled = np.repeat(labelled, times)  # every epoch then draws a window that often
     if not learns_from_unlabelled(windows, params):
-        return Data(windows, labelled, masks)
+        return Data(windows, labelled, masks, probabilities)
     batch = params.semisupervised.ratio * params.segmenter.batch
     unlabelled = windows.indexes(UNLABELLED)
-    return MixedData(windows, labelled, masks, unlabelled=unlabelled, batch=batch, seed=params.seed, ranks=ranks)
+    return MixedData(
+        windows, labelled, masks, probabilities, unlabelled=unlabelled, batch=batch, seed=params.seed, ranks=ranks
+    )
 
 
 def learns_from_unlabelled(windows: Windows, params: Params) -> bool:

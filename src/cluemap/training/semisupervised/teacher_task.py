@@ -40,6 +40,7 @@ class Views:
     weak: Batch  # weak views of the same unlabelled ones
     metadata: Tensor | None  # b m, as `shown`
     truth: Tensor  # l h w, masks of the labelled windows
+    probabilities: Tensor | None  # l s h w, where these are not sure
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
@@ -69,7 +70,8 @@ class TeacherTask(SegmenterTask):
         count = len(views.truth)
         student, teacher = answers.student.position.float(), answers.teacher.position.float()
         parts = {
-            "pixels": sum((self.pixel_loss(logits[:count], views.truth) for logits in both), both[0].new_zeros(())),
+            "pixels": sum((self.pixel_loss(logits[:count], views.truth, views.probabilities) for logits in both),
+                          both[0].new_zeros(())),
             "unlabelled": sum((unlabelled_loss(logits[count:], labels, total) for logits in both),
                               both[0].new_zeros(())),
             "distillation": distillation_loss(student, teacher, total),
@@ -92,7 +94,7 @@ class TeacherTask(SegmenterTask):
             raise ValueError("the labelled windows have no masks: give Data its masks")
         shown = together(labelled, strong)
         metadata = None if self.metadata is None else self.metadata[shown.index]
-        return Views(shown, weak, metadata, labelled.mask)
+        return Views(shown, weak, metadata, labelled.mask, labelled.probabilities)
 
     def _labels(self, logits: Tensor, weak: Batch) -> Tensor:
         """u s h w -> u h w: what the teacher is sure of; moves the means that its thresholds follow."""
