@@ -181,6 +181,7 @@ def predict_scene(bench: Bench, network: str, precision: str) -> Found:
     pixels: of the map. Decoding of images is not in it.
     """
     from cluemap.mapping.map_canvas import Canvas
+    from cluemap.mapping.map_sources import PatchImagery
     from cluemap.mapping.raster_prediction import Settings, predict
     from cluemap.model.storage.trained_models import Card
 
@@ -193,10 +194,8 @@ def predict_scene(bench: Bench, network: str, precision: str) -> Found:
     legend = Legend(bands, (2, 1, 0), crops, True)
     about = Card("bench", "0", legend, WINDOW, 60, np.full(BANDS, 2000, np.float32), np.full(BANDS, 1000, np.float32))
     images = np.random.default_rng(0).integers(200, 4000, (dates, BANDS, side, side), dtype=np.int16)
-    imagery: Any = SimpleNamespace(
-        grid=SimpleNamespace(height=side, width=side), days=np.arange(10, 10 + 7 * dates, 7, dtype=np.int16),
-        read=lambda rows, columns: images[:, :, rows, columns],
-    )  # fmt: skip
+    grid: Any = SimpleNamespace(height=side, width=side)
+    imagery = PatchImagery(grid, np.arange(10, 10 + 7 * dates, 7, dtype=np.int16), [], images)
     segmenter: Any = task_of(network, bench.scale.size, told, here).network.eval()
     settings, clock, counts = (
         Settings(tile=side, precision=precision, batch=bench.scale.inference),

@@ -33,7 +33,8 @@ from cluemap.mapping.map_canvas import Canvas
 from cluemap.mapping.map_sources import open_source
 from cluemap.mapping.map_styling import write_preview
 from cluemap.mapping.overlap_blending import tiles
-from cluemap.mapping.raster_prediction import Settings, fitting_tile, layout, predict
+from cluemap.mapping.raster_prediction import Settings, layout, predict
+from cluemap.mapping.tile_reading import tiling
 from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.model.storage.trained_models import Card
 from cluemap.params import SegmenterParams, WindowParams
@@ -101,19 +102,20 @@ def measure_predict(folder: Path, number: int, dataset: str, device: torch.devic
     imagery = open_source(folder, legend)
     canvas = Canvas(folder / "canvas", SIDE, SIDE, {"classes": 1, "confidence": 1}, {})
     plan = layout(settings, 24, None, SIDE)
-    every = list(tiles(SIDE, SIDE, settings.tile, plan.size, plan.shared))
+    lines = tiling(settings.tile, imagery.blocks, DATES, len(BANDS))
+    every = tiles(SIDE, SIDE, lines, plan.size, plan.shared)
     canvas.done |= {tile.number for tile in every[number:]}
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
     count = predict(network, card, imagery, canvas, settings, device)
     rate = count / (clock() - start)
     plan = layout(Settings(), 24, None, SIDE)
-    usual = tiles(SIDE, SIDE, fitting_tile(DATES, len(BANDS)), plan.size, plan.shared)
+    usual = tiles(SIDE, SIDE, tiling(0, imagery.blocks, DATES, len(BANDS)), plan.size, plan.shared)
     total = sum(len(tile.windows) for tile in usual)
     print(
-        f"predict: {count} windows in tiles of {settings.tile} px, {rate:.1f} a second on {device.type} ({dataset}'s "
-        f"segmenter, batches of {settings.batch}); extrapolated to the {total} that predict.py runs for a whole scene: "
-        f"{total / rate / 3600:.1f} h; {held()}"
+        f"predict: {count} windows in tiles of {lines.height} x {lines.width} px, {rate:.1f} a second on {device.type} "
+        f"({dataset}'s segmenter, batches of {settings.batch}); extrapolated to the {total} that predict.py runs for a "
+        f"whole scene: {total / rate / 3600:.1f} h; {held()}"
     )
     start = time.process_time()
     hectares(canvas, imagery.grid, legend)
@@ -142,9 +144,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_scene(Path(folder), given.blocks)
         measure_prepare(Path(folder), given.blocks)
-        side = given.side or fitting_tile(DATES, len(BANDS))
         precision = "bf16" if device.type == "cuda" else "fp32"
-        settings = Settings(tile=side, batch=given.batch, overlap=given.overlap, precision=precision)
+        settings = Settings(tile=given.side or 0, batch=given.batch, overlap=given.overlap, precision=precision)
         measure_predict(Path(folder), given.tiles, given.dataset, device, settings)
 
 

@@ -34,7 +34,7 @@ def parse() -> Order:
     shares = "share of a window's side that neighbours have in common (default: half for tsvit, what it sees for ltae)"
     parser.add_argument("--overlap", type=float, default=usual.overlap, help=shares)
     numbers = {
-        "tile": "pixels a side that are read at once; 0 = what fits into memory",
+        "tile": "pixels a side that are read at once; 0 = whole blocks of the files, as many as fit into memory",
         "batch": "windows a forward pass",
     }
     for name, text in numbers.items():

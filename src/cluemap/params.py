@@ -74,6 +74,9 @@ class WindowParams(Block):
     max_dates: int = Positive
     presence: float = Share
     fold: int = Field(ge=1, le=5)
+    clear: float = Field(default=0.0, ge=0.0, le=1.0)
+    bright: float = Field(default=0.25, gt=0.0)
+    least_dates: int = Field(default=10, gt=0)
 
 
 class LabelledParams(Block):

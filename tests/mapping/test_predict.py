@@ -22,6 +22,7 @@ from cluemap.data.formats import mtlcc_tile
 from cluemap.data.formats.mtlcc_writer import write_lists, write_tile
 from cluemap.data.formats.pastis import BANDS as ALL
 from cluemap.data.patches import CropClass, Legend
+from cluemap.data.scenes.grid import Blocks
 from cluemap.data.scenes.imagery import open_imagery
 from cluemap.data.scenes.scene_file import read_scene
 from cluemap.errors import CheckpointError, CluemapError, DataError, TrackingError
@@ -315,12 +316,18 @@ def test_another_model_starts_anew(scene, reader, model, truth, unseen, monkeypa
     np.testing.assert_array_equal(read(scene / "map.tif")[0], np.where(unseen, 255, truth))
 
 
-@pytest.mark.parametrize(("height", "width", "side", "overlap"), [(47, 61, 23, 7), (14, 29, 100, 0), (30, 31, 7, 13)])
-def test_tiles_cover_everything_once_with_all_windows_that_touch_them(height, width, side, overlap):
+@pytest.mark.parametrize(
+    ("height", "width", "lines", "overlap"),
+    [(47, 61, (23, 29, 5, 0), 7), (14, 29, (100, 100), 0), (30, 31, (7, 11, 3, 10), 13), (90, 90, (31, 37, 30, 1), 4)],
+)
+def test_tiles_cover_everything_once_with_all_windows_that_touch_them(height, width, lines, overlap):
+    """Their windows need no pixel beyond the line that ends them."""
+    lines = Blocks(*lines)
     covered = np.zeros((height, width), int)
     rows = sorted({*range(0, height - SIZE + 1, SIZE - overlap), height - SIZE})
     columns = sorted({*range(0, width - SIZE + 1, SIZE - overlap), width - SIZE})
-    for tile in tiles(height, width, side, SIZE, overlap):
+    ends = {*range(lines.top, height, lines.height), height}, {*range(lines.left, width, lines.width), width}
+    for tile in tiles(height, width, lines, SIZE, overlap):
         covered[tile.rows, tile.columns] += 1
         touching = [
             (row, column)
@@ -330,7 +337,11 @@ def test_tiles_cover_everything_once_with_all_windows_that_touch_them(height, wi
             and column < tile.columns.stop and column + SIZE > tile.columns.start
         ]  # fmt: skip
         assert list(tile.windows) == touching
-        assert (tile.reach_rows.start, tile.reach_rows.stop) == (touching[0][0], touching[-1][0] + SIZE)
+        assert (tile.reach_rows.start, tile.reach_columns.start) == touching[0]
+        assert tile.reach_rows.stop in ends[0]
+        assert tile.reach_columns.stop in ends[1]
+        assert (touching[-1][0] + SIZE, touching[-1][1] + SIZE) <= (tile.reach_rows.stop, tile.reach_columns.stop)
+        assert touching[-1][1] + SIZE <= tile.reach_columns.stop
     assert (covered == 1).all()
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from cluemap.data.patches import CropClass, Legend
+from cluemap.data.scenes.grid import Blocks
 from cluemap.mapping.map_canvas import PROBABILITY, Canvas
+from cluemap.mapping.map_sources import PatchImagery
 from cluemap.mapping.overlap_blending import core, hill, tiles
 from cluemap.mapping.raster_prediction import Settings, layout, predict
 from cluemap.model.networks.ltae import LtaeSegmenter
@@ -30,10 +32,8 @@ def network() -> LtaeSegmenter:
 
 
 def mapped(images, folder, segmenter, **settings) -> tuple[np.ndarray, int]:
-    imagery = SimpleNamespace(
-        grid=SimpleNamespace(height=images.shape[2], width=images.shape[3]), days=DAYS,
-        read=lambda rows, columns: images[:, :, rows, columns],
-    )  # fmt: skip
+    grid = SimpleNamespace(height=images.shape[2], width=images.shape[3])
+    imagery = PatchImagery(grid, DAYS, [], images)
     layers = {"classes": 1, "confidence": 1, "uncertainty": 1, PROBABILITY: 5}
     canvas = Canvas(folder, images.shape[2], images.shape[3], layers, {})
     count = predict(segmenter, CARD, imagery, canvas, Settings(**settings), torch.device("cpu"), False)
@@ -73,7 +73,7 @@ def test_how_windows_lie(overlap, reach, shortest, shared, size):
 def test_every_pixel_but_those_of_the_raster_s_rim_is_in_the_core_of_a_window(reach):
     size = SIZE + 2 * reach
     seen = np.zeros((HEIGHT, WIDTH))
-    for tile in tiles(HEIGHT, WIDTH, 1000, size, 2 * reach):
+    for tile in tiles(HEIGHT, WIDTH, Blocks(1000, 1000), size, 2 * reach):
         for row, column in tile.windows:
             seen[row : row + size, column : column + size] += core(size, reach) == 1
     assert (seen[reach : HEIGHT - reach, reach : WIDTH - reach] >= 1).all()

@@ -9,26 +9,22 @@ Item = TypeVar("Item")
 
 
 def ahead(items: Iterable[Item], prefetch: int) -> Iterator[Item]:
-    """The same items in the same order, made up to `prefetch` ahead by a thread."""
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=prefetch)
-    stopped = threading.Event()
-
-    def put(kind: str, content: object) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put((kind, content), timeout=0.05)
-            except queue.Full:
-                continue
+    """The same items in the same order; a thread makes up to `prefetch` ahead of the one that was taken last."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue()
+    stopped, room = threading.Event(), threading.Semaphore(prefetch)
 
     def work() -> None:
         try:
-            for item in items:
-                put("item", item)
+            source = iter(items)
+            while True:
+                room.acquire()
                 if stopped.is_set():
                     return
-            put("end", None)
+                ready.put(("item", next(source)))
+        except StopIteration:
+            ready.put(("end", None))
         except BaseException as error:
-            put("error", error)
+            ready.put(("error", error))
 
     thread = threading.Thread(target=work, name="cluemap-ahead", daemon=True)
     thread.start()
@@ -39,7 +35,9 @@ def ahead(items: Iterable[Item], prefetch: int) -> Iterator[Item]:
                 raise content
             if kind == "end":
                 return
+            room.release()
             yield content
     finally:
         stopped.set()
+        room.release()
         thread.join()

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from cluemap.data.patches import SPLITS, Reader
 from cluemap.data.preparation_state import ARRAYS, Progress, identity_of, publish, workplace
 from cluemap.data.window_writer import Writer, moments
-from cluemap.data.windowing import CutWindow, cut
+from cluemap.data.windowing import CutWindow, cut, date_choice
 from cluemap.errors import DataError
 from cluemap.params import Params, WindowParams
 from cluemap.runtime import threads
@@ -53,7 +53,7 @@ def prepare(
             _write(work, reader, params, progress, workers or min(MOST_WORKERS, threads.cores()))
             _check(work.writer, params)
             _check_known(work.writer)
-            card = work.writer.finish(params.dataset, params.windows.max_dates)
+            card = work.writer.finish(params.dataset, date_choice(params.windows, reader.legend))
             _note_unseen(reader, place / ARRAYS)
         finally:
             work.discard()
@@ -76,7 +76,7 @@ def _write(work: Progress, reader: Reader, params: Params, progress: bool, worke
 
 def read_pieces(reader: Reader, params: WindowParams, index: int) -> list[Piece]:
     """The windows of one patch and their moments: the part of the work that threads can do."""
-    return [(window, moments(window.images)) for window in cut(reader.read(index), params)]
+    return [(window, moments(window.images)) for window in cut(reader.read(index), params, reader.legend)]
 
 
 def ordered(work: Callable[[int], Result], count: int, workers: int, first: int = 0) -> Iterator[Result]:

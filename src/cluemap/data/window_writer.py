@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cluemap.data.appendable_arrays import Extent, GrowingArray
 from cluemap.data.image_labels import image_labels
 from cluemap.data.patches import NODATA, SPLITS, Legend
-from cluemap.data.windowing import CutWindow
+from cluemap.data.windowing import CutWindow, DateChoice
 from cluemap.errors import DataError
 from cluemap.files import write_json
 
@@ -101,7 +101,7 @@ class Writer:
         self.rows.append({**own, **places, "labels": labels.tolist(), "known": known.tolist()})
         self.moments[window.split] += moments
 
-    def finish(self, dataset: str, max_dates: int) -> dict[str, Any]:
+    def finish(self, dataset: str, dates: DateChoice) -> dict[str, Any]:
         """Close the arrays, write table and card; returns the card's content."""
         self.close()
         partial = not all(all(row["known"]) for row in self.rows)
@@ -115,7 +115,8 @@ class Writer:
             "window": self.size,
             "statistics": {"mean": mean, "std": std},
             "counts": {split: splits.count(split) for split in SPLITS},
-            "max_dates": max_dates,
+            "max_dates": dates.most,
+            **({"dates": asdict(dates)} if dates.clear else {}),
         }
         card["digest"] = self._digest(table, card)
         write_json(self.folder / "card.json", card)

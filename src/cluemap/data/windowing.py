@@ -1,4 +1,4 @@
-"""Patches cut into windows, long series thinned."""
+"""Patches cut into windows, and which dates of a window networks are shown."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluemap.data.image_labels import certain_classes, known_labels, split_of, stays_unlabelled
-from cluemap.data.patches import NODATA, Patch
+from cluemap.data.patches import NODATA, Legend, Patch
 from cluemap.errors import DataError
 from cluemap.params import WindowParams
+
+
+@dataclass(frozen=True)
+class DateChoice:
+    """Which dates of a window are kept: the same for training windows and for those of a map."""
+
+    most: int  # longer series are thinned
+    clear: float = 0.0  # share of the window's pixels that have to be clear; 0: all dates are kept
+    bright: float = 0.0  # stored value of the blue band from which a pixel is not clear
+    least: int = 1  # dates that are kept however few are clear
+    blue: int = 0  # which band
+
+    def kept(self, images: NDArray[np.int16], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """t c h w, t (whether a date has data) -> positions of the dates kept, rising; never none where one is valid.
+
+        Clouds and snow are bright in blue, where land is dark; what an SCL hides has no data. The images may be a
+        part of what `valid` was taken from.
+        """
+        if not self.clear:
+            return thinned(valid, self.most)
+        shares = clear_shares(images[:, self.blue], self.bright)
+        clearest = np.argsort(-shares, kind="stable")
+        clearest = clearest[valid[clearest]]
+        count = max(int((shares[clearest] >= self.clear).sum()), self.least)
+        seen = np.sort(clearest[:count])
+        return seen[thinned(np.ones(len(seen), bool), self.most)]
+
+
+def date_choice(params: WindowParams, legend: Legend) -> DateChoice:
+    bright = params.bright * legend.reflectance_scale
+    return DateChoice(params.max_dates, params.clear, bright, params.least_dates, legend.true_colour[2])
+
+
+def clear_shares(blue: NDArray[np.int16], bright: float) -> NDArray[np.float64]:
+    """t h w -> t: the share of a date's pixels that have data and are darker than `bright`."""
+    return np.asarray(((blue != NODATA) & (blue < bright)).mean(axis=(1, 2)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +91,9 @@ def thinned(valid: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
     return seen[(np.arange(most) * (len(seen) - 1) + gaps // 2) // gaps]
 
 
-def cut(patch: Patch, params: WindowParams) -> list[CutWindow]:
+def cut(patch: Patch, params: WindowParams, legend: Legend | None = None) -> list[CutWindow]:
     """The windows of a patch, row by row; of a patch with `knowledge` only those that were seen and have a label.
+    Without a legend all dates are kept, up to windows.max_dates.
 
     Raises:
         DataError: the patch is smaller than a window, or one of its windows was never seen.
@@ -67,12 +104,15 @@ def cut(patch: Patch, params: WindowParams) -> list[CutWindow]:
             f"{patch.source}: patch {patch.name} has {patch.labels.shape} pixels, less than a window: "
             f"set windows.size (now {params.size}) to at most {min(patch.labels.shape)}"
         )
-    places = [(row, column) for row in sides[0] for column in sides[1]]
-    windows = (_window(patch, patch.first_window + j, row, column, params) for j, (row, column) in enumerate(places))
+    choice = DateChoice(params.max_dates) if legend is None else date_choice(params, legend)
+    places = enumerate((row, column) for row in sides[0] for column in sides[1])
+    windows = (_window(patch, patch.first_window + j, *place, params, choice) for j, place in places)
     return [window for window in windows if window is not None]
 
 
-def _window(patch: Patch, number: int, row: int, column: int, params: WindowParams) -> CutWindow | None:
+def _window(
+    patch: Patch, number: int, row: int, column: int, params: WindowParams, choice: DateChoice
+) -> CutWindow | None:
     rows, columns = slice(row, row + params.size), slice(column, column + params.size)
     images = patch.images[:, :, rows, columns]
     valid = (images != NODATA).any(axis=(1, 2, 3))
@@ -93,7 +133,7 @@ def _window(patch: Patch, number: int, row: int, column: int, params: WindowPara
             f"{patch.source}: window {name} has no data on any of its {len(valid)} dates: take patch {patch.name} "
             "out of the data set (its metadata or fold files), or fetch it again"
         )
-    kept = thinned(valid, params.max_dates)
+    kept = choice.kept(images, valid)
     x, y = patch.corner or (np.nan, np.nan)
     return CutWindow(
         name=name,

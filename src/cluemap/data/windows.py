@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cluemap.data.patches import SPLITS, Legend
+from cluemap.data.windowing import DateChoice
 from cluemap.errors import DataError
 from cluemap.files import open_array, read_json
 
@@ -33,6 +34,7 @@ class Card:
     counts: dict[str, int]  # windows per split
     max_dates: int
     digest: str  # of all arrays, the table and this card
+    dates: DateChoice
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -188,6 +190,7 @@ def _read_card(path: Path) -> Card:
             counts={split: int(content["counts"][split]) for split in SPLITS},
             max_dates=int(content["max_dates"]),
             digest=content["digest"],
+            dates=DateChoice(**content.get("dates", {"most": int(content["max_dates"])})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a card of this version ({error!r}): {MEND}") from None

@@ -51,6 +51,10 @@ class Canvas:
         """Whether this process is to make a tile: here there is no other one."""
         return True
 
+    def order(self, numbers: list[int]) -> list[int]:
+        """In which order this process makes tiles."""
+        return numbers
+
     def take_in(self) -> None:
         """Fill in the tiles that `TileFiles` hold, of processes that have ended or died, and forget all claims."""
         for file in sorted((self.folder / TILES).glob("*.npz")):
@@ -97,10 +101,17 @@ class TileFiles:
     So no two processes, perhaps of two machines, ever write into one file.
     """
 
-    def __init__(self, canvas: Path, layers: Mapping[str, int], done: set[int]):
-        """canvas: its folder; done: the tiles that it holds already."""
+    def __init__(self, canvas: Path, layers: Mapping[str, int], done: set[int], rank: int = 0, world: int = 1):
+        """canvas: its folder; done: the tiles that it holds already; this process's rank among how many."""
         self.folder, self.layers, self.done = canvas / TILES, dict(layers), done
+        self.rank, self.world = rank, world
         self.folder.mkdir(exist_ok=True)
+
+    def order(self, numbers: list[int]) -> list[int]:
+        """A share of its own first, whose tiles lie side by side and are read best together; then what others have
+        left, from the end, where they come last."""
+        first, last = (len(numbers) * rank // self.world for rank in (self.rank, self.rank + 1))
+        return [*numbers[first:last], *reversed(numbers[:first] + numbers[last:])]
 
     def claim(self, number: int) -> bool:
         """Whether this process is to make the tile: none has said so before. A file that only one can make says it."""

@@ -3,22 +3,24 @@
 import hashlib
 import logging
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cluemap.data.scenes.grid import Blocks
 from cluemap.errors import DataError
 from cluemap.mapping.area_tables import hectares, write_tables
 from cluemap.mapping.geotiff import entries, write_cog
 from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, Canvas, TileFiles
-from cluemap.mapping.map_sources import Imagery, fingerprint, open_source
+from cluemap.mapping.map_sources import fingerprint, open_source
 from cluemap.mapping.map_styling import write_preview, write_style
 from cluemap.mapping.model_choice import find_model
 from cluemap.mapping.next_labels import choose_next, write_next
 from cluemap.mapping.parcels import per_parcel, read_parcels
-from cluemap.mapping.raster_prediction import Settings, fitting_tile, predict
+from cluemap.mapping.raster_prediction import Settings, predict
+from cluemap.mapping.tile_reading import tiling
 from cluemap.mapping.training_match import compare
-from cluemap.model.storage.trained_models import Card, load_segmenter
+from cluemap.model.storage.trained_models import load_segmenter
 from cluemap.paths import OUT
 from cluemap.runtime.distributed import Ranks, alone
 
@@ -59,20 +61,26 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     wanted = {CLASSES: 1, CONFIDENCE: 1, UNCERTAINTY: 1}
     if order.probabilities or order.label_next:
         wanted[PROBABILITY] = len(names)
-    settings = _settings(order.settings, imagery, card)
+    settings = order.settings
+    _check(settings)
+    lines = tiling(settings.tile, imagery.blocks, len(imagery.days), len(card.legend.bands))
     grid, ranks = imagery.grid.finer(settings.scale), ranks or alone()
     canvas = fields = None
     if ranks.first:
         for text in compare(card, imagery, order.scene):
             log.warning("%s", text)
         fields = read_parcels(order.parcels, grid, card.legend, order.out) if order.parcels else None
-        identity = _identity(settings, file, fingerprint(imagery), PROBABILITY in wanted)
+        identity = _identity(settings, lines, file, fingerprint(imagery), PROBABILITY in wanted)
         canvas = Canvas(_work(order.out), grid.height, grid.width, wanted, identity)
         canvas.take_in()
         if canvas.resumed:
             log.info("going on with the map begun in %s: %d tiles are done", canvas.folder, len(canvas.done))
     done = ranks.agree(canvas.done if canvas else None)
-    goal = canvas if canvas and ranks.world == 1 else TileFiles(_work(order.out), wanted, set(done))
+    goal = (
+        canvas
+        if canvas and ranks.world == 1
+        else TileFiles(_work(order.out), wanted, set(done), ranks.rank, ranks.world)
+    )
     predict(network.to(ranks.device), card, imagery, goal, settings, ranks.device, progress and ranks.first)
     ranks.barrier()
     if canvas is None:
@@ -108,19 +116,18 @@ def _work(out: Path) -> Path:
     return out.with_name(f".{out.name}.unfinished")
 
 
-def _settings(given: Settings, imagery: Imagery, card: Card) -> Settings:
-    """The settings with a tile that fits; raises DataError for impossible ones."""
+def _check(given: Settings) -> None:
+    """Raises DataError for impossible settings."""
     if given.overlap is not None and not 0 <= given.overlap < 1:
         raise DataError(f"--overlap {given.overlap}: give the share of a window, from 0 to under 1")
     if given.tile < 0 or given.batch < 1:
         raise DataError(f"--tile {given.tile} --batch {given.batch}: give whole numbers above 0")
     if not 1 <= given.scale <= FINEST:
         raise DataError(f"--scale {given.scale}: give 1 (pixels as the images') to {FINEST}")
-    return replace(given, tile=given.tile or fitting_tile(len(imagery.days), len(card.legend.bands)))
 
 
-def _identity(settings: Settings, model: Path, images: str, probabilities: bool) -> dict[str, Any]:
+def _identity(settings: Settings, lines: Blocks, model: Path, images: str, probabilities: bool) -> dict[str, Any]:
     """What must be the same for an unfinished map to be gone on with."""
     digest = hashlib.blake2b(model.read_bytes(), digest_size=16).hexdigest()
-    kept = asdict(settings) | {"batch": None}
+    kept = asdict(settings) | {"batch": None, "tile": list(lines)}
     return {"model": digest, "images": images, "settings": kept, "probabilities": probabilities}

@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from cluemap.data.formats import mtlcc, mtlcc_splits, mtlcc_tile, pastis
 from cluemap.data.formats.pastis_metadata import days_of_year, read_metadata
 from cluemap.data.patches import Legend
-from cluemap.data.scenes.grid import Grid
+from cluemap.data.scenes.grid import SINGLE, Blocks, Grid
 from cluemap.data.scenes.imagery import open_imagery
 from cluemap.data.scenes.scene_file import NAME, read_scene
 from cluemap.errors import DataError
@@ -32,7 +32,14 @@ class Imagery(Protocol):
         """How the files are read, in whatever words."""
         ...
 
-    def read(self, rows: slice, columns: slice) -> NDArray[np.int16]: ...
+    @property
+    def blocks(self) -> Blocks:
+        """In what rectangles it is decoded."""
+        ...
+
+    def read(self, rows: slice, columns: slice, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+        """t c h w, in `out` where it is given."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +51,14 @@ class PatchImagery:
     files: list[Path]
     images: NDArray[np.int16]  # t c h w
     settings: str = "as published"
+    blocks: Blocks = SINGLE
 
-    def read(self, rows: slice, columns: slice) -> NDArray[np.int16]:
-        return self.images[:, :, rows, columns]
+    def read(self, rows: slice, columns: slice, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+        found = self.images[:, :, rows, columns]
+        if out is None:
+            return found
+        out[:] = found
+        return out
 
 
 def open_source(folder: Path, legend: Legend, patch: str | None = None) -> Imagery:

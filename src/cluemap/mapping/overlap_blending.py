@@ -1,11 +1,13 @@
 """Overlapping windows of a raster, and how their predictions become one (pure)."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluemap.data.scenes.grid import Blocks
 from cluemap.data.windowing import starts
 from cluemap.errors import DataError
 
@@ -18,7 +20,7 @@ class Tile(NamedTuple):
     number: int
     rows: slice
     columns: slice
-    reach_rows: slice
+    reach_rows: slice  # up to the line that ends what is decoded for it
     reach_columns: slice
     windows: tuple[tuple[int, int], ...]  # row, column of each window in the raster, row by row
 
@@ -50,24 +52,29 @@ def window_starts(length: int, size: int, overlap: int) -> list[int]:
     return starts(length, size, size - overlap, flush_edge=True)
 
 
-def tiles(height: int, width: int, side: int, size: int, overlap: int) -> Iterator[Tile]:
-    """Cover h w pixels with tiles of `side`. The windows lie on the raster, not on the tile, so that every pixel is
-    the same whatever the tile's size."""
-    rows, columns = window_starts(height, size, overlap), window_starts(width, size, overlap)
-    number = 0
-    for top in range(0, height, side):
-        mine = [row for row in rows if row + size > top and row < top + side]
-        for left in range(0, width, side):
-            across = [column for column in columns if column + size > left and column < left + side]
-            yield Tile(
-                number,
-                slice(top, min(top + side, height)),
-                slice(left, min(left + side, width)),
-                slice(mine[0], mine[-1] + size),
-                slice(across[0], across[-1] + size),
-                tuple((row, column) for row in mine for column in across),
-            )
-            number += 1
+def tiles(height: int, width: int, lines: Blocks, size: int, overlap: int) -> list[Tile]:
+    """Cover h w pixels with tiles that reach up to the lines of `lines`, row by row. The windows lie on the raster, not
+    on the tile, so that every pixel is the same whatever the tile's size."""
+    down = list(_spans(height, lines.height, lines.top, window_starts(height, size, overlap), size))
+    along = list(_spans(width, lines.width, lines.left, window_starts(width, size, overlap), size))
+    return [
+        Tile(number, rows, columns, reach, across, tuple((row, column) for row in mine for column in its))
+        for number, ((rows, reach, mine), (columns, across, its)) in enumerate(product(down, along))
+    ]
+
+
+def _spans(
+    length: int, side: int, first: int, starts: list[int], size: int
+) -> Iterator[tuple[slice, slice, list[int]]]:
+    """One side of the tiles: own pixels, those reached, first pixels of the windows. Own pixels end where a window
+    starts that needs pixels beyond the line."""
+    begin = 0
+    for line in (*range(first or side, length, side), length):
+        stop = next((start for start in starts if start + size > line), length)
+        if stop > begin:
+            mine = [start for start in starts if start + size > begin and start < stop]
+            yield slice(begin, stop), slice(mine[0], line), mine
+            begin = stop
 
 
 def hill(size: int) -> NDArray[np.float32]:

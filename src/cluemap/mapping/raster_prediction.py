@@ -14,9 +14,9 @@ from tqdm import tqdm
 from cluemap.data.batches import RawBatch, normalise
 from cluemap.data.patches import NODATA, VOID
 from cluemap.data.prefetch import ahead
-from cluemap.data.windowing import thinned
 from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, Canvas, TileFiles
 from cluemap.mapping.overlap_blending import Blend, Tile, core, hill, tiles
+from cluemap.mapping.tile_reading import TileReader, tiling
 from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.storage.trained_models import Card
 from cluemap.statistics.calibration import entropy
@@ -26,15 +26,13 @@ if TYPE_CHECKING:  # GDAL is not needed to predict what lies in memory
 
 PERCENT = 100
 OVERLAP = 0.5
-TILE_BYTES = 200e6  # of images; three tiles are held at once. Large ones have fewer edges, which are decoded twice
-SMALLEST, LARGEST = 120, 1024
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a map is made. Only `overlap`, `precision` and `scale` change it beyond rounding."""
 
-    tile: int = 0  # pixels a side of what is read at once; 0: what fits into TILE_BYTES
+    tile: int = 0  # pixels a side of what is read at once; 0: see `tiling`
     batch: int = 48  # windows a forward pass
     overlap: float | None = None  # share of a window's side that neighbours have in common, under 1; None: see `layout`
     precision: str = "fp32"  # fp32 | bf16
@@ -83,19 +81,19 @@ def predict(
     """
     grid = imagery.grid
     plan = layout(settings, card.size, getattr(network, "reach", None), min(grid.height, grid.width))
-    wanted = [
-        tile
-        for tile in tiles(grid.height, grid.width, settings.tile, plan.size, plan.shared)
-        if tile.number not in canvas.done
-    ]
-    total = sum(len(tile.windows) for tile in wanted)
+    lines = tiling(settings.tile, imagery.blocks, len(imagery.days), len(card.legend.bands))
+    every = tiles(grid.height, grid.width, lines, plan.size, plan.shared)
+    across = sum(tile.rows == every[0].rows for tile in every)
+    reader = TileReader(imagery, len(card.legend.bands), 2 * plan.size, across)
+    wanted = canvas.order([tile.number for tile in every if tile.number not in canvas.done])
+    total = sum(len(every[number].windows) for number in wanted)
     count = 0
-    read = ((tile, imagery.read(tile.reach_rows, tile.reach_columns)) for tile in wanted if canvas.claim(tile.number))
+    read = ((every[number], reader.read(every[number])) for number in wanted if canvas.claim(number))
     with tqdm(desc="predict", total=total, unit="window", disable=not progress) as bar:
         for tile, images in ahead(read, 1):
             fine, done = tile.finer(settings.scale), 0
             blend = Blend(fine, len(card.legend.classes) + card.legend.background, plan.weight)
-            for batch in batches(windows_of(tile, images, imagery.days, plan.size, card.max_dates), settings.batch):
+            for batch in batches(windows_of(tile, images, imagery.days, plan.size, card), settings.batch):
                 for window, probabilities in zip(batch, infer(network, card, batch, settings, device), strict=True):
                     blend.add((settings.scale * window.place[0], settings.scale * window.place[1]), probabilities)
                 done += len(batch)
@@ -107,21 +105,19 @@ def predict(
     return count
 
 
-def fitting_tile(dates: int, bands: int) -> int:
-    """Pixels a side of a tile whose int16 images take up to TILE_BYTES."""
-    return int(np.clip((TILE_BYTES / (2 * dates * bands)) ** 0.5, SMALLEST, LARGEST))
-
-
 def windows_of(
-    tile: Tile, images: NDArray[np.int16], days: NDArray[np.int16], size: int, max_dates: int
+    tile: Tile, images: NDArray[np.int16], days: NDArray[np.int16], size: int, card: Card
 ) -> Iterator[Window]:
-    """The windows of a tile that were ever seen, in order; long series thinned as for training."""
+    """The windows of a tile that were ever seen, in order; dates chosen as for training. Where windows are larger than
+    in training, by what their middle shows, which is as large."""
+    rim = (size - card.size) // 2
+    middle = slice(rim, rim + card.size)
     for row, column in tile.windows:
         top, left = row - tile.reach_rows.start, column - tile.reach_columns.start
         series = images[:, :, top : top + size, left : left + size]
         valid = (series != NODATA).any(axis=(1, 2, 3))
         if valid.any():
-            kept = thinned(valid, max_dates)
+            kept = card.dates.kept(series[:, :, middle, middle], valid)
             kept = kept[valid[kept]]  # what is not valid is not attended to: leave it out
             yield Window((row, column), series[kept], days[kept], valid[kept])
 

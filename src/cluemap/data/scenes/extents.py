@@ -1,5 +1,6 @@
 """Where the images lie, and the one grid that they are brought to."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
-from cluemap.data.scenes.grid import Grid, grid_over
+from cluemap.data.scenes.grid import SINGLE, Blocks, Grid, grid_over
 from cluemap.data.scenes.scene_file import NAME, Scene
 from cluemap.data.scenes.sources.granules import Granule, Layer
 from cluemap.data.scenes.sources.raster_band import FAILURES, Look
@@ -86,6 +87,19 @@ def check_lattice(granules: list[Granule], places: list[Grid], grid: Grid) -> No
             f"the images lie on {first}, which is not on the lattice of the scene's grid, {grid}: set "
             f"grid.resample: true in {NAME} to bring them together"
         )
+
+
+def blocks_of(layers: list[Layer], looks: Looks, grid: Grid) -> Blocks:
+    """How most pixels of the layers are cut into blocks, in pixels of the grid; SINGLE where none lies along it."""
+    found: Counter[Blocks] = Counter()
+    for layer in layers:
+        look = looks[layer]
+        if look.native is None or look.native.crs != grid.crs:
+            continue
+        height, width = (max(1, round(side * look.native.pixel / grid.pixel)) for side in look.block)
+        row, column = grid.offset(look.native)
+        found[Blocks(height, width, row % height, column % width)] += look.native.height * look.native.width
+    return max(found, key=lambda blocks: found[blocks], default=SINGLE)
 
 
 def metres_for(found: Look) -> str:

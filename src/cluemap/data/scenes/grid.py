@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rasterio.crs import CRS
 from rasterio.transform import Affine
@@ -11,6 +12,18 @@ from cluemap.errors import DataError
 
 MOST = 200_000  # pixels a side: 2,000 km at 10 m; more is a wrong number somewhere
 SAME = 0.01  # share of a pixel by which two corners may differ and still be the same
+
+
+class Blocks(NamedTuple):
+    """Rectangles of pixels that files are decoded in, or a map is made in: lines at top, top + height, and so on."""
+
+    height: int = 1
+    width: int = 1
+    top: int = 0  # 0 .. height - 1
+    left: int = 0
+
+
+SINGLE = Blocks()  # nothing is decoded but the pixels asked for
 
 
 @dataclass(frozen=True)

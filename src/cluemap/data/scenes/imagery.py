@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from cluemap.data.patches import NODATA
-from cluemap.data.scenes.extents import check_lattice, grid_of, place_of
-from cluemap.data.scenes.grid import Grid
+from cluemap.data.scenes.extents import blocks_of, check_lattice, grid_of, place_of
+from cluemap.data.scenes.grid import SINGLE, Blocks, Grid
 from cluemap.data.scenes.scene_file import NAME, Images, Scene
 from cluemap.data.scenes.sources.catalogue import find_granules
 from cluemap.data.scenes.sources.cubes import CubeBand, CubeLayer, open_cube, place_of_cube
@@ -33,9 +33,10 @@ class Imagery:
 
     def __init__(
         self, images: Images, grid: Grid, granules: list[Granule], places: list[Grid], bands: list[str],
-        notes: list[str],
+        notes: list[str], blocks: Blocks = SINGLE,
     ):  # fmt: skip
         self.images, self.grid, self.bands = images, grid, tuple(bands)
+        self.blocks = blocks  # how most files are cut: reads that end where blocks do decode nothing twice
         self.notes = notes  # what was left out, or is missing: for the user to know
         self.dates: tuple[date, ...] = tuple(sorted({granule.day for granule in granules}))
         self.days = np.array([day.timetuple().tm_yday for day in self.dates], np.int16)
@@ -52,10 +53,12 @@ class Imagery:
             mask = _raster(granule.mask, grid, place, Resampling.nearest) if granule.mask else None
             self._dates[granule.day].append((layers, mask))
 
-    def read(self, rows: slice, columns: slice) -> NDArray[np.int16]:
-        """t c h w: reflectance x 10000, NODATA where a pixel was not seen or its date's SCL hides it."""
+    def read(self, rows: slice, columns: slice, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+        """t c h w: reflectance x 10000, NODATA where a pixel was not seen or its date's SCL hides it. `out`: is filled
+        and returned."""
         shape = (rows.stop - rows.start, columns.stop - columns.start)
-        series = np.full((len(self.dates), len(self.bands), *shape), NODATA, np.int16)
+        series = np.empty((len(self.dates), len(self.bands), *shape), np.int16) if out is None else out
+        series[:] = NODATA
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(lambda index: self._fill(series[index], index, rows, columns), range(len(series))))
         return series
@@ -123,13 +126,15 @@ def open_imagery(folder: Path, scene: Scene, bands: list[str] | None = None) -> 
     _check_kinds(granules, looks, folder / NAME)
     granules = [_scaled(granule, looks) for granule in granules]
     looks = {layer.scaled(found.scale, found.offset): found for layer, found in looks.items()}
-    if scene.grid.resample:
-        grid = grid_of(folder, scene, granules, looks)
-        return Imagery(scene.images, grid, granules, [grid] * len(granules), bands, notes)
-    places = [place_of(granule, looks, scene.grid.pixel) for granule in granules]
+    places = []
+    if not scene.grid.resample:
+        places = [place_of(granule, looks, scene.grid.pixel) for granule in granules]
     grid = grid_of(folder, scene, granules, looks)
-    check_lattice(granules, places, grid)
-    return Imagery(scene.images, grid, granules, places, bands, notes)
+    if places:
+        check_lattice(granules, places, grid)
+    read = [granule.bands[band] for granule in granules for band in bands if band in granule.bands]
+    blocks = blocks_of(read, looks, grid)
+    return Imagery(scene.images, grid, granules, places or [grid] * len(granules), bands, notes, blocks)
 
 
 def _looks(granules: list[Granule]) -> dict[Layer, Look]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cluemap.data.patches import Legend
+from cluemap.data.windowing import DateChoice
 from cluemap.data.windows import Windows
 from cluemap.errors import CheckpointError
 from cluemap.model.method.clues import Clues
@@ -48,6 +49,12 @@ class Card:
     std: NDArray[np.float32]  # c
     training: Training | None = None  # None: a model of before these were noted
     temperature: float = 1.0  # that logits are divided by before a softmax says how sure the model is
+    chosen: DateChoice | None = None  # None: up to max_dates of all
+
+    @property
+    def dates(self) -> DateChoice:
+        """Which dates of a window it was shown, and has to be shown."""
+        return self.chosen or DateChoice(self.max_dates)
 
 
 def about(kind: str, windows: Windows, params: Params, temperature: float = 1.0) -> dict[str, Any]:
@@ -60,6 +67,7 @@ def about(kind: str, windows: Windows, params: Params, temperature: float = 1.0)
         "legend": card.legend.to_json(),
         "size": card.size,
         "max_dates": card.max_dates,
+        **({"dates": asdict(card.dates)} if card.dates.clear else {}),
         "mean": card.mean.tolist(),
         "std": card.std.tolist(),
         "training": asdict(training_facts(windows)),
@@ -164,6 +172,7 @@ def _read(file: Path, kind: str, windows: Windows | None) -> tuple[checkpoints.C
         std=np.array(content["std"], np.float32),
         training=_training(content.get("training")),
         temperature=content.get("temperature", 1.0),
+        chosen=DateChoice(**content["dates"]) if "dates" in content else None,
     )
     if windows is not None:
         _check_same_data(file, card, windows)

@@ -37,6 +37,7 @@ class Look(NamedTuple):
     scale: float
     offset: float
     dtype: str
+    block: tuple[int, int] = (1, 1)  # rows and columns that are decoded at once
 
 
 class Raster:
@@ -119,10 +120,11 @@ def look(layer: Layer) -> Look:
                     f"{layer.path} has the scale {scale:g}, the offset {offset:g} and the bounds {tuple(file.bounds)}: "
                     "fetch it again, or set images.scale in scene.yaml"
                 )
+            block = file.block_shapes[index]
             found = file.crs, tuple(file.bounds), abs(file.transform.a), _native(file)
     except FAILURES as error:
         raise damaged(layer, error) from None
-    return Look(*found, *((scale, offset) if tagged else (SCALE, 0.0)), kind)
+    return Look(*found, *((scale, offset) if tagged else (SCALE, 0.0)), kind, block)
 
 
 def damaged(layer: Layer, error: Exception) -> DataError:
