@@ -18,6 +18,16 @@ def season(days: NDArray) -> NDArray[np.int64]:
     return days + YEAR * np.concatenate([[0], np.cumsum(np.diff(days) < 0)])
 
 
+def years_apart(dates: NDArray[np.int64], days: NDArray[np.int64]) -> int:
+    """Whole years from the middle of a series' dates t to that of days g (both rising).
+
+    `season` begins with the year of a window's first date: land that is first seen after New Year counts from another
+    year than land seen from autumn on.
+    """
+    middles = (dates[0] + dates[-1]) / 2, (days[0] + days[-1]) / 2
+    return int(np.clip(np.round((middles[1] - middles[0]) / YEAR), -2, 2))
+
+
 class SeriesFeatures:
     """Features of any windows of a data set: the bands at every 15th day, the days taken from the training windows."""
 
@@ -39,9 +49,9 @@ class SeriesFeatures:
 
 
 def even_days(windows: Windows, indexes: NDArray[np.int64], every: int) -> NDArray[np.int64]:
-    """g: every `every`-th day between the latest first and the earliest last date of these windows."""
+    """g: every `every`-th day from the median first to the median last date of these windows, in the first's year."""
     spans = [season(windows.series(int(index))[1])[[0, -1]] for index in indexes]
-    first, last = np.array(spans).T
+    first, last = np.array([span + YEAR * years_apart(span, spans[0]) for span in spans]).T
     return np.arange(np.median(first), np.median(last) + every, every).astype(np.int64)
 
 
@@ -53,12 +63,15 @@ def features(windows: Windows, indexes: NDArray[np.int64], days: NDArray[np.int6
         images, dates, valid = windows.series(int(index))
         series = rearrange(np.asarray(images), "t c h w -> (h w) t c").astype(np.float32)
         seen = (series != NODATA).all(axis=2) & valid  # p t
+        dates = season(dates)
+        if valid.any():
+            dates = dates + YEAR * years_apart(dates[valid], days)
         patterns, which = np.unique(seen, axis=0, return_inverse=True)
         flat = row.reshape(size * size, -1)
         for number, pattern in enumerate(patterns):
             if pattern.any():
                 pixels = which.reshape(-1) == number
-                share = shares(season(dates)[pattern], days)  # g t
+                share = shares(dates[pattern], days)  # g t
                 flat[pixels] = rearrange(share @ series[pixels][:, pattern], "p g c -> p (g c)")
     return out
 

@@ -1,0 +1,77 @@
+"""Series at even days: windows that are first seen after New Year beside others that are seen from autumn on."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cluemap.data.patches import NODATA
+from cluemap.data.series_features import SeriesFeatures, season
+from cluemap.model.networks.pixel_segmenter import EvenSeries
+from cluemap.training.parcels import baselines
+
+SIZE, BANDS = 2, 3
+AUTUMN = np.array([281, 320, 355, 40, 80, 125, 160, 200, 233], np.int16)
+SPRING = AUTUMN[3:]
+
+
+class Stub:
+    """Windows of one land: a pixel's value is a function of the date and the band alone."""
+
+    def __init__(self, *days):
+        self.days = days
+        legend = SimpleNamespace(bands=tuple(range(BANDS)))
+        mean, std = np.full(BANDS, 700.5, np.float32), np.full(BANDS, 11, np.float32)
+        self.card = SimpleNamespace(size=SIZE, legend=legend, mean=mean, std=std)
+
+    def indexes(self, split):
+        return np.arange(len(self.days))
+
+    def series(self, index):
+        days = self.days[index]
+        values = 500 + 3 * days[:, None] + 100 * np.arange(BANDS)
+        images = np.broadcast_to(values[:, :, None, None], (len(days), BANDS, SIZE, SIZE)).astype(np.int16)
+        return images, days, np.ones(len(days), bool)
+
+
+@pytest.mark.parametrize(
+    "days", [(AUTUMN, AUTUMN, SPRING), (SPRING, AUTUMN), (AUTUMN, SPRING), (SPRING, SPRING, AUTUMN)]
+)
+def test_the_same_day_is_the_same_feature(days):
+    windows = Stub(*days)
+    features = SeriesFeatures(windows)
+    found = features(windows.indexes("train"))[:, 0, 0].reshape(len(days), -1, BANDS)
+    spring, autumn = (next(i for i, one in enumerate(days) if len(one) == len(kind)) for kind in (SPRING, AUTUMN))
+    places = season(AUTUMN)
+    years = np.round((features.days.mean() - places.mean()) / 365).astype(int)
+    seen = (features.days >= places[3] + 365 * years) & (features.days <= places[-1] + 365 * years)
+    assert seen.sum() > 10
+    np.testing.assert_allclose(found[spring, seen], found[autumn, seen], rtol=1e-5)
+    assert np.ptp(found[spring, seen], axis=0).min() > 100  # not one date's value held over the year
+
+
+def test_an_exported_learner_sees_the_same():
+    windows = Stub(AUTUMN, AUTUMN, SPRING)
+    features = SeriesFeatures(windows)
+    twin = EvenSeries(*map(torch.from_numpy, (windows.card.mean, windows.card.std, features.days)))
+    for index in windows.indexes("train"):
+        images, days, valid = windows.series(index)
+        assert not (images == NODATA).any()
+        normal = (images - windows.card.mean[:, None, None]) / windows.card.std[:, None, None]
+        told = (torch.from_numpy(one)[None] for one in (normal.astype(np.float32), days.astype(np.int64), valid))
+        here = features(np.array([index])).reshape(SIZE * SIZE, -1)
+        np.testing.assert_allclose(twin(*told).numpy(), here, rtol=1e-4, atol=0.1)
+
+
+def test_a_parcel_first_seen_after_new_year_has_the_features_of_its_neighbours():
+    windows = Stub(AUTUMN, AUTUMN, SPRING)
+
+    def series(index):
+        images, days, _ = windows.series(index)
+        return images.reshape(len(days), BANDS, -1).transpose(2, 0, 1), season(days)
+
+    parcels = SimpleNamespace(series=series, geometry=np.zeros((3, 1), np.float32))
+    found = baselines.features(parcels, np.arange(3), np.arange(3))[:, :-1].reshape(3, -1, BANDS)
+    half = slice(found.shape[1] // 2, None)  # after New Year
+    np.testing.assert_allclose(found[2, half], found[0, half], rtol=1e-5)
