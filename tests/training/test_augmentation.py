@@ -106,6 +106,13 @@ def test_jitter_is_one_line_per_window_and_band():
     assert (found.images != given.images).any(dim=(1, 3, 4)).all()
 
 
+def test_jitter_leaves_what_has_no_data():
+    given = batch()
+    given.images[:, ::2, :, 3:5] = 0.0
+    found = augmented(given, asked(band_gain=0.2, band_offset=0.1, light=0.1), draws()).images
+    assert torch.equal(found == 0, given.images == 0)
+
+
 def test_draws_belong_to_the_window_whatever_the_number_of_processes():
     given, params = batch(), asked(flips=True, dropped_dates=0.5, shifted_days=9, band_gain=0.1, light=0.1)
     whole = augmented(given, params, draws(step=5))

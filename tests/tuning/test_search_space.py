@@ -9,6 +9,7 @@ import tuned
 from cluemap.errors import ParamsError
 from cluemap.experiments.pipelines import write_changed
 from cluemap.params import load_params
+from cluemap.tuning import tuner
 from cluemap.tuning.objectives import objective
 from cluemap.tuning.search_space import read_tuning
 
@@ -111,6 +112,16 @@ def test_a_trials_changes_scale_every_training_and_keep_what_a_clue_forgets(tmp_
     assert params.classifier.validate_every == 10  # 6 reports in the 60 steps with clues
     assert params.clues.momentum**60 == pytest.approx(0.9**600)
     assert params.clues.count == 5
+
+
+def test_a_study_tells_another_content_of_a_named_file(file):
+    names, prepared = file.with_name("names.txt"), file.parent / "out/tiny/prepare"
+    found = []
+    for content in ("one", "two", "two"):
+        names.write_text(content)
+        write_changed(file, "tiny", {"labelled.file": str(names)}, file)
+        found.append(tuner.identity(read_tuning("tiny", file), prepared))
+    assert found[0] != found[1] == found[2]
 
 
 def test_identity_tells_another_search_but_not_another_value_of_a_searched_key(file):

@@ -63,15 +63,15 @@ def features(windows: Windows, indexes: NDArray[np.int64], days: NDArray[np.int6
         images, dates, valid = windows.series(int(index))
         series = rearrange(np.asarray(images), "t c h w -> (h w) t c").astype(np.float32)
         seen = (series != NODATA).all(axis=2) & valid  # p t
-        dates = season(dates)
+        counted = season(dates)
         if valid.any():
-            dates = dates + YEAR * years_apart(dates[valid], days)
+            counted = counted + YEAR * years_apart(counted[valid], days)
         patterns, which = np.unique(seen, axis=0, return_inverse=True)
         flat = row.reshape(size * size, -1)
         for number, pattern in enumerate(patterns):
             if pattern.any():
                 pixels = which.reshape(-1) == number
-                share = shares(dates[pattern], days)  # g t
+                share = shares(counted[pattern], days)  # g t
                 flat[pixels] = rearrange(share @ series[pixels][:, pattern], "p g c -> p (g c)")
     return out
 

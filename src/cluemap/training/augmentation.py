@@ -80,13 +80,13 @@ def shifted(batch: Batch, most: int, draws: Sequence[Generator]) -> Batch:
 
 
 def jittered(batch: Batch, params: AugmentationParams, draws: Sequence[Generator]) -> Batch:
-    """images b t c h w: value * gain + offset, drawn for each window and band (in normalised units)."""
+    """images b t c h w: value * gain + offset, drawn for each window and band (normalised units); 0 (no data) stays."""
     bands = batch.images.shape[2]
     lots = drawn(draws, lambda draw: torch.randn(2 * bands + 1, generator=draw)).to(batch.images.device)
     gain = (1 + params.light * lots[:, :1]) * (1 + params.band_gain * lots[:, 1 : bands + 1])
     offset = params.band_offset * lots[:, bands + 1 :]
     gain, offset = rearrange(gain, "b c -> b 1 c 1 1"), rearrange(offset, "b c -> b 1 c 1 1")
-    return replace(batch, images=batch.images * gain + offset)
+    return replace(batch, images=(batch.images * gain + offset).masked_fill(batch.images == 0, 0.0))
 
 
 def masked(batch: Batch, most: float, draws: Sequence[Generator]) -> Batch:

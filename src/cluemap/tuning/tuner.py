@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from cluemap.errors import CheckpointError, CluemapError, Interrupted, ParamsError, TrackingError
 from cluemap.experiments.gpu_assignment import processes
-from cluemap.experiments.pipelines import Pipeline, make_pipeline
+from cluemap.experiments.pipelines import Pipeline, contents, make_pipeline
 from cluemap.files import read_json
 from cluemap.params import load_params
 from cluemap.tracking import NoRun, Run, RunRef, open_run
@@ -274,7 +274,8 @@ def identity(tuning: Tuning, prepared: Path) -> dict[str, Any]:
         DataError: there are no prepared windows.
     """
     card = read_json(prepared / "windows" / "card.json")
-    return {**tuning.identity(), "windows": card["digest"]}
+    named = {f"content of {key}": value for key, value in contents(tuning.params).items()}
+    return {**tuning.identity(), **named, "windows": card["digest"]}
 
 
 @contextmanager
