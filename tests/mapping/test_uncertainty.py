@@ -99,6 +99,25 @@ def test_windows_where_there_are_no_parcels(labelled, scene, reader):
     assert table.geometry[0].intersects(shapely.union_all(held.to_numpy()))
 
 
+def test_labels_that_were_filled_in_are_not_overwritten(labelled, scene, reader):
+    """Asked, labelled, trained again, asked again: the second list must not cost the labels of the first."""
+    order, file = (
+        Order(str(reader), scene, scene / "map.tif", settings=QUICK, label_next=3),
+        scene / "map_label_next.gpkg",
+    )
+    make_map(order, progress=False)
+    table = gpd.read_file(file)
+    table["label"] = ["wheat", *table["label"][1:]]
+    table.to_file(file, driver="GPKG", layer="label_next")
+    (scene / "map.tif").unlink()
+    with pytest.raises(DataError, match="holds 1 labels: move it away"):
+        make_map(order, progress=False)
+    assert gpd.read_file(file)["label"][0] == "wheat"
+    assert not (scene / "map.tif").exists()  # said before hours of work
+    table.assign(label="").to_file(file, driver="GPKG", layer="label_next")
+    make_map(order, progress=False)
+
+
 def test_a_scene_without_labels_can_be_asked_too(scene, reader):
     make_map(Order(str(reader), scene, scene / "map.tif", settings=QUICK, label_next=4), progress=False)
     assert len(gpd.read_file(scene / "map_label_next.gpkg")) == 4

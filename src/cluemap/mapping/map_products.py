@@ -15,7 +15,7 @@ from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTA
 from cluemap.mapping.map_sources import fingerprint, open_source
 from cluemap.mapping.map_styling import write_preview, write_style
 from cluemap.mapping.model_choice import find_model
-from cluemap.mapping.next_labels import choose_next, write_next
+from cluemap.mapping.next_labels import check_unlabelled, choose_next, write_next
 from cluemap.mapping.parcels import per_parcel, read_parcels
 from cluemap.mapping.raster_prediction import Settings, predict
 from cluemap.mapping.tile_reading import tiling
@@ -54,6 +54,8 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     """
     if order.out.suffix.lower() not in (".tif", ".tiff"):
         raise DataError(f"--out {order.out}: give the map's file, ending in .tif")
+    if order.label_next:
+        check_unlabelled(order.out)
     file = find_model(order.model, order.models)
     network, card = load_segmenter(file)
     imagery = open_source(order.scene, card.legend, order.patch)

@@ -18,6 +18,7 @@ from cluemap.data.patches import NODATA, VOID
 from cluemap.data.scenes.grid import Grid
 from cluemap.data.scenes.labels import Labelling
 from cluemap.data.scenes.scene_file import NAME, read_scene
+from cluemap.data.scenes.vectors.vector_files import FAILURES
 from cluemap.data.series_features import EVERY, season
 from cluemap.errors import DataError
 from cluemap.mapping.geotiff import entries
@@ -32,6 +33,7 @@ STEP = 2  # every STEP-th row and column is looked at
 SIDE = 256  # pixels a side of what is read at once
 LABELLED = 0.5  # share of a candidate that has a label already
 LAYER, SUFFIX = "label_next", "_label_next.gpkg"
+LABEL = "label"  # the column that the user fills in
 
 
 @dataclass
@@ -79,7 +81,7 @@ def choose_next(
         {
             "rank": np.arange(1, count + 1),
             "candidate": [names[number] for number in free[found.candidates]],
-            "label": [""] * count,
+            LABEL: [""] * count,
             "guess": [classes[k] for k in probabilities[found.candidates].argmax(axis=1)],
             "uncertainty": found.uncertainty.round(4),
             "novelty": found.novelty.round(4),
@@ -90,9 +92,27 @@ def choose_next(
     return table
 
 
+def next_file(out: Path) -> Path:
+    """Where `write_next` writes beside the map `out`."""
+    return out.with_name(f"{out.stem}{SUFFIX}")
+
+
+def check_unlabelled(out: Path) -> None:
+    """Raises DataError: an earlier list beside the map holds labels, which a new one would overwrite."""
+    file = next_file(out)
+    if not file.exists():
+        return
+    try:
+        held = gpd.read_file(file, layer=LAYER, ignore_geometry=True)[LABEL].fillna("").astype(str).str.strip()
+    except FAILURES:
+        return  # none of ours, or damaged: nothing to be read from it
+    if count := int((held != "").sum()):
+        raise DataError(f"{file} holds {count} labels: move it away, or give another --out")
+
+
 def write_next(table: gpd.GeoDataFrame, out: Path) -> Path:
     """Write it beside the map `out`."""
-    file = out.with_name(f"{out.stem}{SUFFIX}")
+    file = next_file(out)
     with TemporaryDirectory(dir=out.parent) as folder:  # GDAL wants the file's true ending
         temporary = Path(folder) / file.name
         table.to_file(temporary, driver="GPKG", layer=LAYER)
