@@ -97,7 +97,7 @@ def test_experiments_stand_in_a_table_that_can_be_read(project):
     assert any(line.startswith("half,") and line.endswith(",0.75,0.2") for line in table), table
 
 
-CHANGED = ["blend: 0.75", "clues: {start_step: 600, momentum: 0.985, tau: 0.2}"]
+CHANGED = ["blend: 0.75", "clues: {start_step: 900, momentum: 0.985, tau: 0.2}"]
 
 
 def test_params_yaml_is_laid_out_as_dvc_writes_it():
