@@ -10,6 +10,7 @@ from pathlib import Path
 from cluemap.data.unseen_files import content_of, linked_folders, record
 from cluemap.errors import CluemapError
 from cluemap.files import write_json
+from cluemap.model.storage.named_files import named_files
 from cluemap.params import Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder
 
@@ -38,20 +39,13 @@ def main() -> int:
 
 def named(params: Params, out: Path) -> dict[str, Path | None]:
     """Record -> the file that params name, None where they name none."""
+    files = named_files(params)
     parcels = stage_folder(params.dataset, "prepare_parcels", out) / "parcels" / "card.json"
     return {
-        "labelled": ROOT / params.labelled.file if params.labelled.file else None,
-        "init": initial(params.segmenter.init),
+        "labelled": files.get("labelled.file"),
+        "init": files.get("segmenter.init"),
         "parcels": parcels if params.refine.parcels else None,
     }
-
-
-def initial(init: str) -> Path | None:
-    if init == "none":
-        return None
-    from cluemap.model.storage.initial_weights import model_file  # torch: seconds, spared where nothing is named
-
-    return model_file(init)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import tiny
 from cluemap.errors import DataError, Interrupted
 from cluemap.files import atomic, atomic_folder, read_json, write_json
 from cluemap.params import load_params
+from cluemap.runtime.distributed import ALONE
 from cluemap.stages.costs import cost
-from cluemap.stages.stage import identity_of, run_stage
+from cluemap.stages.stage import Stage, identity_of, run_stage
+from cluemap.tracking.provenance import path_hash
 
 
 @pytest.fixture
@@ -43,6 +45,20 @@ def test_work_is_given_the_params_and_places(called, tmp_path):
     assert seen[0].params.dataset == "tiny"
     assert called(seen.append, "--prepared", "elsewhere") == 0
     assert str(seen[1].folder_of("prepare")) == "elsewhere"
+
+
+def test_a_run_names_the_content_of_the_files_that_params_name(tmp_path):
+    """As inputs, so that `src/lineage.py --verify` hashes them again; only of stages that read them."""
+    names, model = tmp_path / "names.txt", tmp_path / "model" / "segmenter.safetensors"
+    model.parent.mkdir()
+    for file in (names, model):
+        file.write_text("one")
+    named = {"labelled": {"file": str(names)}, "segmenter": {"init": str(tmp_path)}}
+    params = load_params("tiny", tiny.write_params(tmp_path / "params.yaml", named))
+    both = {f"input.{file}": path_hash(file) for file in (names, model)}
+    for name, held in (("prepare", 0), ("make_masks", 1), ("train_segmenter", 2)):
+        tags = Stage(name, params, ALONE, tmp_path, tmp_path / "prepare").tags(())
+        assert {key: tags[key] for key in both if key in tags} == dict(list(both.items())[:held])
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from cluemap.errors import CluemapError, ParamsError
 from cluemap.experiments.gpu_assignment import devices, shares
 from cluemap.files import atomic, atomic_folder, read_json, write_json
 from cluemap.model.storage.checkpoints import check_same
-from cluemap.model.storage.initial_weights import NONE, model_file
+from cluemap.model.storage.named_files import named_files
 from cluemap.params import METHOD_BLOCKS, Params, load_params
 from cluemap.paths import ROOT, STAGES, stage_folder
 from cluemap.tracking.provenance import code
@@ -168,11 +168,7 @@ def made_of(dataset: str, params_file: Path, prepared: Path) -> dict[str, Any]:
 
 def contents(params: Params) -> dict[str, str | None]:
     """Key of params that names a file -> the hash of its content; {} where none is named."""
-    files = {
-        "labelled.file": ROOT / params.labelled.file if params.labelled.file else None,
-        "segmenter.init": model_file(params.segmenter.init) if params.segmenter.init != NONE else None,
-    }
-    return {key: content_of(file)["md5"] for key, file in files.items() if file}
+    return {key: content_of(file)["md5"] for key, file in named_files(params).items()}
 
 
 def write_changed(base: Path, dataset: str, changes: Mapping[str, Any], file: Path) -> None:

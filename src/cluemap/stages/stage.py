@@ -13,6 +13,7 @@ from cluemap.data.splits.labelled_part import with_known_labels
 from cluemap.data.windows import Windows
 from cluemap.errors import CluemapError, Interrupted, NotFinite
 from cluemap.model.storage import checkpoints
+from cluemap.model.storage.named_files import read_by
 from cluemap.params import CourseParams, Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder, state_folder
 from cluemap.runtime import distributed
@@ -188,11 +189,12 @@ class Stage:
         return Settings(course, params.compute, params.checkpoint, params.seed, identity, about, rate)
 
     def tags(self, upstream: tuple[str, ...]) -> dict[str, str]:
-        """Commit, machine, versions, processes, the command, and DVC's hashes of the inputs."""
+        """Commit, machine, versions, processes, the command, DVC's hashes of the inputs, and those of named files."""
         inputs = [self.params.raw, *map(self.folder_of, upstream)]
+        named = {f"input.{_shown(file)}": path_hash(file) for file in read_by(self.name, self.params) if file.is_file()}
         gpus = self.ranks.world if self.ranks.device.type == "cuda" else 0
         how = {"command": command(), "processes": str(self.ranks.world), "gpus": str(gpus)}
-        return {**provenance(self.params.dataset, self.name, inputs), **how}
+        return {**provenance(self.params.dataset, self.name, inputs), **named, **how}
 
     def used(self, run: Run | NoRun, stage: str, output: str, digest: str, context: str) -> None:
         """Say that the run uses a stage's output: under DVC's hash of it, or `digest` where DVC has none."""
