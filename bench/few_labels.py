@@ -1,9 +1,10 @@
 """Few masks and much imagery: the methods of the ablation side by side, on the test fold and on land kept out.
 
-Each run trains one segmenter on the true masks of `--windows` training windows (src/ablate.py does the same through the
-stages); the last weights count, nothing is chosen. `--kept-out TILE`: no window of that tile is learned from, with or
-without its labels, and the test windows there are scored apart. Prints a line a run, then the means; `--json` keeps all
-runs, and those that it holds already are not run again. Needs the prepared windows of the data set.
+Each run trains one segmenter on the true masks of `--windows` training windows (src/ablate.py does the same through
+the stages); the last weights count, nothing is chosen. To choose settings, `--fold validation`. `--kept-out TILE`: no
+window of that tile is learned from, with or without its labels, and the windows there are scored apart. Prints a line a
+run, then the means; `--json` keeps all runs, and those that it holds already are not run again; `--figure` draws the
+score against the number of windows. Needs the prepared windows of the data set.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from cluemap.data.splits.labelled_part import even_order, with_known_labels
 from cluemap.data.windows import Windows
 from cluemap.experiments.few_labels import METHODS
 from cluemap.experiments.pipelines import write_changed
+from cluemap.figures import learning_curve
 from cluemap.model.storage import checkpoints
 from cluemap.params import Params, load_params
 from cluemap.paths import OUT, ROOT, stage_folder
@@ -37,11 +39,11 @@ from cluemap.training.task import Settings
 from cluemap.training.trainer import Trainer
 
 
-def run(method: str, seed: int, given: argparse.Namespace, whole: Windows) -> dict[str, float]:
-    """mIoU and accuracy on the test fold; `_here` and `_there` without and with the land kept out."""
+def run(method: str, count: int, seed: int, given: argparse.Namespace, whole: Windows) -> dict[str, float]:
+    """mIoU and accuracy on the fold; `_here` and `_there` without and with the land kept out."""
     away = whole.table["tile"].to_numpy(object) == given.kept_out
     with tempfile.TemporaryDirectory() as folder:
-        params = changed(method, seed, given, whole, away, Path(folder))
+        params = changed(method, count, seed, given, whole, away, Path(folder))
         windows = with_known_labels(whole, params.labelled, ROOT)
         ranks = distributed.alone()
         task, _ = segmenter_training(windows, params, ranks)
@@ -54,27 +56,29 @@ def run(method: str, seed: int, given: argparse.Namespace, whole: Windows) -> di
         seconds = time.monotonic() - begun
         task.network.load_state_dict(checkpoints.split(trained, "network/"))
         task.network.eval()
-        found = {"seconds": seconds}
-        test = windows.indexes("test")
-        parts = {"": test} if given.kept_out is None else {"_here": test[~away[test]], "_there": test[away[test]]}
+        found = {"seconds": seconds, **{name.removeprefix("teacher/"): value for name, value in task.points().items()}}
+        fold = windows.indexes(given.fold)
+        parts = {"": fold} if given.kept_out is None else {"_here": fold[~away[fold]], "_there": fold[away[fold]]}
         for name, indexes in parts.items():
-            result = scored(windows, indexes, maps_of(task.published, windows, indexes, params, ranks))
+            result = scored(windows, given.fold, indexes, maps_of(task.published, windows, indexes, params, ranks))
             found |= {f"miou{name}": float(result.miou), f"accuracy{name}": float(result.overall_accuracy)}
         return found
 
 
 def changed(
-    method: str, seed: int, given: argparse.Namespace, whole: Windows, away: NDArray[np.bool_], folder: Path
+    method: str, count: int, seed: int, given: argparse.Namespace, whole: Windows, away: NDArray[np.bool_], folder: Path
 ) -> Params:
     """The data set's params with the method's; the labelled windows are drawn from the land that is not kept out."""
     train = whole.indexes("train")
     near = train[~away[train]]
-    kept = near[even_order(whole.image_labels[near], seed)[: given.windows]]
+    kept = near[even_order(whole.image_labels[near], seed)[:count]]
     (folder / "kept.txt").write_text("\n".join(whole.table["name"].iloc[kept]))
     changes = {"labelled.kind": "masks", "labelled.file": str(folder / "kept.txt"), "seed": seed, **METHODS[method][1]}
     changes |= {"segmenter.select": "last"}
     if given.steps:
         changes |= {"segmenter.steps": given.steps}
+    if given.batch:
+        changes |= {"segmenter.batch": given.batch}
     if given.ratio and method != "alone":
         changes |= {"semisupervised.ratio": given.ratio}
     write_changed(ROOT / "params.yaml", given.dataset, changes, folder / "params.yaml")
@@ -83,9 +87,9 @@ def changed(
     return params.model_copy(update={"segmenter": course})
 
 
-def scored(windows: Windows, indexes: NDArray[np.int64], maps: NDArray[np.uint8]):
+def scored(windows: Windows, fold: str, indexes: NDArray[np.int64], maps: NDArray[np.uint8]):
     legend = windows.card.legend
-    truth = windows.masks("test")[windows.mask_row[indexes]]
+    truth = windows.masks(fold)[windows.mask_row[indexes]]
     return scores(confusion(truth, maps, Ids(len(legend.classes), legend.background)))
 
 
@@ -93,33 +97,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--prepared", type=Path, help="folder of the stage prepare (default: that of out/)")
-    parser.add_argument("--windows", type=int, default=30, help="training windows with masks (default: 30)")
+    parser.add_argument("--windows", nargs="+", type=int, default=[30], help="windows with masks (default: 30)")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--kept-out", help="a tile of the table of windows")
     parser.add_argument("--steps", type=int, help="of every training (default: the data set's)")
+    parser.add_argument("--batch", type=int, help="labelled windows a step (default: the data set's)")
     parser.add_argument("--ratio", type=int, help="unlabelled windows for a labelled one (default: the data set's)")
+    parser.add_argument("--fold", choices=["test", "validation"], default="test", help="scored (default: test)")
     parser.add_argument("--json", type=Path, help="file of the runs")
+    parser.add_argument("--figure", type=Path, help="the learning curve, a PNG")
     given = parser.parse_args()
     windows = Windows.open((given.prepared or stage_folder(given.dataset, "prepare", OUT)) / "windows")
     kept: dict[str, dict[str, float]] = {}
     if given.json and given.json.exists():
         kept = json.loads(given.json.read_text())
-    table: dict[str, list[dict[str, float]]] = {}
+    curves: dict[str, dict[int, list[float]]] = {}
+    for count in given.windows:
+        print(f"{count} windows with masks")
+        for method, runs in table(count, given, windows, kept).items():
+            words = METHODS[method][0]
+            print(f"{words}: {summary(runs)}", flush=True)
+            curves.setdefault(words, {})[count] = [one.get("miou", one.get("miou_here", 0.0)) for one in runs]
+    if given.figure:
+        learning_curve(curves, given.figure, f"Windows with masks, and the score on the {given.fold} fold")
+
+
+def table(
+    count: int, given: argparse.Namespace, windows: Windows, kept: dict[str, dict[str, float]]
+) -> dict[str, list[dict[str, float]]]:
+    """What each method's runs found, a seed each; `kept` holds those that are finished."""
+    found: dict[str, list[dict[str, float]]] = {}
     for seed in given.seeds:
         for method in given.methods:
-            name = f"{given.dataset} {given.windows} {given.kept_out} {given.steps} {given.ratio} {method} {seed}"
+            sizes = f"{given.steps} {given.batch} {given.ratio} {given.fold}"
+            name = f"{given.dataset} {count} {given.kept_out} {sizes} {method} {seed}"
             if name not in kept:
-                kept[name] = run(method, seed, given, windows)
+                kept[name] = run(method, count, seed, given, windows)
                 if given.json:
                     given.json.write_text(json.dumps(kept, indent=1))
-            table.setdefault(method, []).append(kept[name])
+            found.setdefault(method, []).append(kept[name])
             print(name, {key: round(value, 3) for key, value in kept[name].items()}, flush=True)
-    for method, runs in table.items():
-        cells = [f"{key} {100 * mean(values):.1f} ± {100 * (stdev(values) if len(values) > 1 else 0.0):.1f}"
-                 for key in runs[0] if key != "seconds"
-                 for values in [[one[key] for one in runs]]]  # fmt: skip
-        print(f"{METHODS[method][0]}: {', '.join(cells)}; {mean(one['seconds'] for one in runs):.0f} s a training")
+    return found
+
+
+def summary(runs: list[dict[str, float]]) -> str:
+    """Means and standard deviations in %, and the seconds of a training."""
+    cells = []
+    for key in runs[0]:
+        values = [one[key] for one in runs]
+        if key not in ("seconds", "threshold"):
+            cells.append(f"{key} {100 * mean(values):.1f} ± {100 * (stdev(values) if len(values) > 1 else 0.0):.1f}")
+    return f"{', '.join(cells)}; {mean(one['seconds'] for one in runs):.0f} s a training"
 
 
 if __name__ == "__main__":

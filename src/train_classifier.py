@@ -7,25 +7,25 @@ from cluemap.model.storage import checkpoints
 from cluemap.model.storage.trained_models import CLASSIFIER, about
 from cluemap.stages.stage import Stage, run_stage
 from cluemap.stages.stage_figures import draw_training
-from cluemap.training.classifier_task import ClassifierTask, new_classifier
-from cluemap.training.task import Data
+from cluemap.training.semisupervised.classifier_teacher_task import classifier_training
+from cluemap.training.semisupervised.mixed_data import classifier_data
 
-BLOCKS = ("classifier", "losses", "clues", "temporal_weighting", "affinity")
+BLOCKS = ("classifier", "losses", "clues", "temporal_weighting", "affinity", "semisupervised")
 
 
 def work(stage: Stage) -> None:
     windows, params = stage.windows(), stage.params
-    network, clues = new_classifier(windows, params)
-    task = ClassifierTask(network, clues, windows, params, stage.ranks)
-    data = Data(windows, windows.indexes("train"))
+    task = classifier_training(windows, params, stage.ranks)
+    data = classifier_data(windows, params, stage.ranks)
     with stage.training(task, data, params.classifier, BLOCKS, ("prepare",)) as (run, trained):
-        network.load_state_dict(checkpoints.split(trained, "network/"))
+        task.network.load_state_dict(checkpoints.split(trained, "network/"))
         task.restore(trained)
-        network.eval()
+        task.network.eval()
         metrics = {"validation": task.validate(), "step": trained.step}
         if stage.ranks.first:
+            weights = {f"network/{name}": value for name, value in task.published.state_dict().items()}
             with atomic_folder(stage.folder / "model") as folder:
-                checkpoints.save(folder / CLASSIFIER, trained, about("classifier", windows, params))
+                checkpoints.save(folder / CLASSIFIER, {**weights, **task.state()}, about("classifier", windows, params))
             draw_training(stage, run.points(), {"clues start": params.clues.start_step})
             stage.finish(run, metrics, f"classifier of step {trained.step}", outputs=("model",))
 

@@ -190,9 +190,13 @@ class SemisupervisedParams(Block):
     kind: Literal["off", "fixmatch", "freematch"]
     metadata: Literal["none", "teacher", "both"]
     image_labels: bool
+    classifier: bool
     ratio: int = Positive
     threshold: float = Share
+    positive: float = Share
+    negative: float = Share
     momentum: float = Field(ge=0.0, lt=1.0)
+    start: float = Field(ge=0.0, le=1.0)
     weight: float = Field(ge=0.0)
     distillation: float = Field(ge=0.0)
     dropped_dates: float = Field(ge=0.0, lt=1.0)
@@ -201,6 +205,16 @@ class SemisupervisedParams(Block):
     band_offset: float = Field(ge=0.0)
     light: float = Field(ge=0.0)
     masked_pixels: float = Share
+
+    def begun(self, step: int, steps: int) -> bool:
+        """Whether the teacher's labels count in this step of so many."""
+        return step >= self.start * steps
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SemisupervisedParams":
+        if self.negative >= self.positive:
+            raise ValueError(f"negative {self.negative} must be under positive {self.positive}")
+        return self
 
 
 class LossParams(Block):

@@ -73,13 +73,15 @@ def test_windows_are_cut_row_by_row_out_of_every_patch(raw, prepared):
         assert windows.image_labels[index].tolist() == present
 
 
-def test_places_on_the_map_follow_row_and_column(prepared):
+def test_places_on_the_map_follow_row_and_column(raw, prepared):
     table = prepared[0].table
     for _, row in table.iterrows():
         number = list(PATCHES).index(int(row["patch"]))
         assert row["x"] == 400000.0 + 20000 * number + 10 * row["column"]
         assert row["y"] == 6900000.0 - 10 * row["row"]
     assert set(table["crs"]) == {"EPSG:2154"}
+    years = {patch.name: patch.year for patch in open_pastis(raw, "all")}
+    assert table["year"].tolist() == [years[patch] for patch in table["patch"]]
     assert set(table["pixel"]) == {10.0}
 
 

@@ -84,6 +84,7 @@ class Patch:
     source: Path  # the file that errors name
     first_window: int = 0  # number of its first window within the named patch (PASTIS24: j)
     offset: tuple[int, int] = (0, 0)  # row, column of its upper-left pixel within the named patch (PASTIS24: from j)
+    year: int | None = None  # of the season: that of the middle date, or the data set's own
     knowledge: Knowledge | None = None  # None: `labels` hold all there is to know, and every window is wanted
 
 

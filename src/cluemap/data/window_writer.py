@@ -22,14 +22,14 @@ SHARD_BYTES = 1_000_000_000  # a shard of images is closed before it grows over 
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("name", "patch", "split", "tile", "crs")),
-        *((name, pa.int32()) for name in ("fold", "row", "column", "dates", "shard", "mask_row")),
+        *((name, pa.int32()) for name in ("fold", "row", "column", "dates", "shard", "mask_row", "year")),
         *((name, pa.int64()) for name in ("start", "day_start")),
         *((name, pa.float64()) for name in ("x", "y", "pixel")),
         ("labels", pa.list_(pa.bool_())),
     ]
 )
 KNOWN = pa.field("known", pa.list_(pa.bool_()))  # a column only where something is not known
-OWN = ("name", "patch", "split", "tile", "crs", "fold", "row", "column", "x", "y", "pixel")  # columns from CutWindow
+OWN = ("name", "patch", "split", "tile", "crs", "fold", "row", "column", "x", "y", "pixel", "year")  # of CutWindow
 
 
 def moments(images: NDArray[np.int16]) -> NDArray[np.object_]:

@@ -62,6 +62,7 @@ class CutWindow:
     y: float
     crs: str | None
     pixel: float  # metres
+    year: int | None  # of the season, None if unknown
     images: NDArray[np.int16]  # t c h w
     days: NDArray[np.int16]  # t
     valid: NDArray[np.bool_]  # t, false where the date has no data in the whole window
@@ -147,6 +148,7 @@ def _window(
         y=y - patch.pixel * row,
         crs=patch.crs,
         pixel=patch.pixel,
+        year=patch.year,
         images=np.ascontiguousarray(images[kept]),
         days=patch.days[kept],
         valid=valid[kept],

@@ -22,6 +22,11 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> words, changes
     "undistilled": ("place in the teacher alone, no distillation", {**TEACHER, "semisupervised.distillation": 0.0}),
     "unbound": ("place in the teacher alone, image labels not used", {**TEACHER, "semisupervised.image_labels": False}),
 }
+IMAGE_LABEL_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "alone": METHODS["alone"],
+    "segmenter": ("teacher of the segmenter", {**TEACHER, "semisupervised.classifier": False}),
+    "teacher": ("teacher of classifier and segmenter", TEACHER),
+}
 FULL, WEAK = ("test", "full", "miou"), ("test", "weak", "miou")
 
 
@@ -43,11 +48,11 @@ def few_image_labels(percent: int) -> dict[str, Variant]:
     known = {"labelled.kind": "image_labels", "labelled.share": percent / 100}
     return {
         f"few_labels_{name}_{percent}": Variant(
-            {**known, **METHODS[name][1]},
+            {**known, **changes},
             STAGES[1:],
-            (Row(f"segmenter, {percent} % of image labels, {METHODS[name][0]}, test", "evaluate", at(*WEAK)),),
+            (Row(f"segmenter, {percent} % of image labels, {words}, test", "evaluate", at(*WEAK)),),
         )
-        for name in ("alone", "teacher")
+        for name, (words, changes) in IMAGE_LABEL_METHODS.items()
     }
 
 

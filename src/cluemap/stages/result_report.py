@@ -44,6 +44,7 @@ def report(stage: Stage, windows: Windows, metrics: dict[str, Any], lineage: dic
         {"title": "Windows", "parts": _pictures(stage.folder, ("validation_windows",))},
         {"title": "Confusion", "parts": _pictures(stage.folder, ("confusion_weak", "confusion_full"))},
         {"title": "Confidence", "parts": [_confidence(metrics), *_pictures(stage.folder, ("reliability",))]},
+        {"title": "Few labels", "parts": _curve(stage)},
         {"title": "Provenance of the result", "parts": [*_earlier(stage)]},
         {"title": "Params", "parts": [{"kind": "values", "values": params.model_dump(mode="json")}]},
         {"title": "Lineage", "parts": [{"kind": "values", "values": lineage}]},
@@ -178,6 +179,13 @@ def _edges(metrics: dict[str, Any]) -> dict[str, Any]:
 def _pictures(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
     files = [(folder / "figures" / f"{name}.png", CAPTIONS[name]) for name in names]
     return [{"kind": "picture", "file": str(f), "caption": c, "alt": c} for f, c in files if f.exists()]
+
+
+def _curve(stage: Stage) -> list[dict[str, Any]]:
+    """The learning curve, where src/ablate.py has drawn one of this data set."""
+    file = stage.folder_of("ablate") / "learning_curve.png"
+    caption = "Score on the test fold against the number of labelled windows, as of the last run of src/ablate.py."
+    return [{"kind": "picture", "file": str(file), "caption": caption, "alt": caption}] if file.exists() else []
 
 
 def _earlier(stage: Stage) -> list[dict[str, Any]]:

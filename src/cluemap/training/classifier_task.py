@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cluemap.data.batches import Batch
@@ -30,18 +30,25 @@ FIXED_THRESHOLD = 0.30  # METHOD section 7's label-free one; not `masks.threshol
 
 def new_classifier(windows: Windows, params: Params) -> tuple[Classifier, Clues]:
     """A classifier and its clues as they are before the first step; a function of the seed."""
-    card, sizes = windows.card, params.classifier
-    generator = torch.Generator().manual_seed(params.seed)
+    card = windows.card
     torch.manual_seed(params.seed)
-    network = Classifier(len(card.legend.bands), len(card.legend.classes), card.size, sizes)
-    whiten(network, windows, sizes.whitening)
-    return network, random_clues(len(card.legend.classes), params.clues.count, sizes.width, generator)
+    network = Classifier(len(card.legend.bands), len(card.legend.classes), card.size, params.classifier)
+    whiten(network, windows, params.classifier.whitening)
+    return network, new_clues(windows, params)
+
+
+def new_clues(windows: Windows, params: Params) -> Clues:
+    """Random clues, a function of the seed."""
+    generator = torch.Generator().manual_seed(params.seed)
+    return random_clues(len(windows.card.legend.classes), params.clues.count, params.classifier.width, generator)
 
 
 class ClassifierTask:
     """See `cluemap.training.task.Task`."""
 
-    def __init__(self, network: Classifier, clues: Clues, windows: Windows, params: Params, ranks: Ranks):
+    network: nn.Module
+
+    def __init__(self, network: nn.Module, clues: Clues, windows: Windows, params: Params, ranks: Ranks):
         self.network, self.windows, self.params, self.ranks = network, windows, params, ranks
         self.clues = Clues(*(clue.to(ranks.device) for clue in clues))
         self.select = None if params.classifier.select == "last" else params.classifier.select
@@ -50,7 +57,11 @@ class ClassifierTask:
 
     def losses(self, forward: Callable[[Batch], Classified], batch: Batch, step: int) -> dict[str, Tensor]:
         """ "total", "classification", "auxiliary", "tap", "clue": this rank's shares."""
-        out, labels, total, params = forward(batch), batch.image_labels, self.ranks.total, self.params
+        return self.label_losses(forward(batch), batch, step)
+
+    def label_losses(self, out: Classified, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The losses of what the network said of a batch with image labels; moves the clues."""
+        labels, total, params = batch.image_labels, self.ranks.total, self.params
         raw = raw_cam(out.temporal.float(), out.spatial.float())
         seen = out.watched
         refined = refine(
@@ -105,6 +116,11 @@ class ClassifierTask:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.clues = Clues(*(tensors[f"clues/{sign}"].to(self.ranks.device) for sign in ("positive", "negative")))
 
+    @property
+    def published(self) -> Classifier:
+        """What is scored, and stays after the training."""
+        return self.network  # type: ignore[return-value]
+
     def validate(self) -> dict[str, float]:
         """Scores on validation: average precision of the image labels; mIoU of the clue CAM's masks at their best and
         at the fixed threshold; and, without any mask, how far the clue CAM and the propagated raw CAM agree (mIoU).
@@ -117,9 +133,9 @@ class ClassifierTask:
         agreed = torch.zeros(ids.size, ids.size + 1, dtype=torch.int64)
         for batch in scan(windows, indexes, params.compute.inference_batch, self.ranks):
             with torch.no_grad(), autocast(params.compute, self.ranks.device):
-                out = self.network(batch.images, batch.day, batch.valid)
+                out = self.published(batch.images, batch.day, batch.valid)
             logits.update(zip(batch.index.tolist(), out.logits.float().cpu().numpy(), strict=True))
-            found = clue_cams(self.network, self.clues, batch, out.watched, params)
+            found = clue_cams(self.published, self.clues, batch, out.watched, params)
             score, winner = best_class(upsample(found, windows.card.size), batch.image_labels)
             agreed += torch.from_numpy(self._agreement(score, winner, refined_cams(out, batch, params), batch, ids))
             rows = truth[windows.mask_row[batch.index.cpu().numpy()]]
@@ -162,8 +178,13 @@ def auxiliary_loss(
     out: Classified, labels: Tensor, total: Callable[[Tensor], Tensor], known: Tensor | None = None
 ) -> Tensor:
     """Mean of the classification loss on the two auxiliary logits (means of the patch scores over the grid)."""
-    logits = [scores_.float().mean(dim=(2, 3)) for scores_ in (out.temporal, out.spatial)]
-    return sum(classification_loss(part, labels, total, known) for part in logits) / 2  # type: ignore[return-value]
+    parts = [classification_loss(logits, labels, total, known) for logits in auxiliary_logits(out)]
+    return sum(parts) / len(parts)  # type: ignore[return-value]
+
+
+def auxiliary_logits(out: Classified) -> list[Tensor]:
+    """b k of each kind of patch scores: their means over the grid."""
+    return [scores_.float().mean(dim=(2, 3)) for scores_ in (out.temporal, out.spatial)]
 
 
 def positions_taken(used: Used, count: int) -> Tensor:

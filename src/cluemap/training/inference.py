@@ -55,7 +55,7 @@ def cams(
             watched = out.watched
             raw = lambda part: raw_cam(out.temporal.float(), out.spatial.float(), part)
         else:
-            watched = network.temporal.watched(batch.images, batch.day, batch.valid)
+            watched = network.watched(batch.images, batch.day, batch.valid)
     found = {}
     for source in sources:
         if source == "clue":

@@ -362,6 +362,7 @@ def test_reader_gives_checked_patches(tmp_path):
         for year in (2016, 2017)
         for split, name in (("train", "3"), ("train", "11"), ("validation", "5"), ("test", "20"))
     ]
+    assert [patch.year for patch in patches] == [2016] * 4 + [2017] * 4
     first = patches[0]
     assert (first.corner, first.crs, first.pixel) == ((3001.5, 5_000_000.0), "EPSG:32632", 10.0)
     assert patches[3].corner is None  # not in geotransforms.csv

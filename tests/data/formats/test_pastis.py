@@ -58,7 +58,16 @@ def test_days_follow_the_dates_in_the_order_of_their_numbers(tmp_path, as_string
     dates = json.loads(dates) if as_string else dates
     numbers = [str(dates[str(i)]) for i in range(13)]  # "10" comes after "9", not after "1"
     expected = [(date(int(n[:4]), int(n[4:6]), int(n[6:])) - date(int(n[:4]), 1, 1)).days + 1 for n in numbers]
-    np.testing.assert_array_equal(open_pastis(root, "all").read(0).days, expected)
+    patch = open_pastis(root, "all").read(0)
+    np.testing.assert_array_equal(patch.days, expected)
+    assert patch.year == int(numbers[6][:4])  # of the middle date
+
+
+def test_the_year_is_that_of_the_middle_date(root):
+    dates = {"0": 20180924, "2": 20190601, "10": 20190901, "1": 20181230, "3": 20190807}
+    for given in (dates, json.dumps(dates)):
+        change_metadata(root, lambda patches, given=given: patches[10002].update({"dates-S2": given}))
+        assert open_pastis(root, "all").years[0] == 2019
 
 
 def test_listed_classes_become_1_to_k_in_their_order(tmp_path):

@@ -152,9 +152,12 @@ def test_a_missing_fold_file_is_named_with_the_other_ways(root):
 def test_metadata_give_fold_tile_and_place(root, inside):
     folds = {10005: 2, 10013: 1, 10100: 5, 20003: 4, 30001: 3}
     features = [feature(patch, fold, [1], 128, i, False) for i, (patch, fold) in enumerate(folds.items())]
+    features[0]["properties"]["dates-S2"] = {"0": 20181201, "1": 20190401, "2": 20190801}
+    del features[4]["properties"]["dates-S2"]
     (root / inside / "metadata.geojson").write_text(json.dumps({"features": features}))
     patches = list(open_pastis24(root, "all", "metadata"))
     assert [patch.fold for patch in patches] == [2, 2, 1, 5, 4, 3]
+    assert (patches[0].year, patches[5].year) == (2019, None)
     assert patches[1].corner == (400000.0 + 480, 6900000.0 - 480)  # window 12: row 2, column 2
     assert (patches[0].tile, patches[0].crs, patches[0].pixel) == ("t30uxv", "EPSG:2154", 10.0)
 

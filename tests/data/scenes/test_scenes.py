@@ -117,6 +117,7 @@ def test_prepared_windows_and_their_place(region, scenes, tmp_path):
         top, left = round((TOP - row["y"]) / 10), round((row["x"] - LEFT) / 10)
         mask = region.labels[top : top + SIZE, left : left + SIZE]
         np.testing.assert_array_equal(windows.masks(row["split"])[row["mask_row"]], np.where(mask == 255, 0, mask))
+        assert row["year"] == int(DATES[len(DATES) // 2][:4])
         present = [int((mask == k).sum()) > 0.01 * SIZE * SIZE for k in range(1, len(NAMES) + 1)]
         assert windows.image_labels[index].tolist() == present
 

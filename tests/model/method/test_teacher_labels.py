@@ -10,7 +10,9 @@ from cluemap.model.method.teacher_labels import (
     Confidence,
     distillation_loss,
     probabilities_of,
+    sure_labels,
     teacher_labels,
+    unlabelled_label_loss,
     unlabelled_loss,
 )
 
@@ -97,6 +99,26 @@ def test_parts_of_a_batch_move_the_means_as_the_whole():
         Confidence.start(S).moved(part, 0.7, lambda x: sums.append(x) or x)
     ranks = Confidence.start(S).moved(found[:1], 0.7, lambda x: sums[0] + sums[1])
     torch.testing.assert_close(ranks, whole)
+
+
+def test_classes_of_a_window_are_learned_where_the_teacher_is_sure_of_them():
+    probabilities = torch.tensor([[0.05, 0.06, 0.7, 0.69], [0.0, 1.0, 0.5, 0.01]])
+    present, sure = sure_labels(probabilities, 0.05, 0.7)
+    assert present.tolist() == [[False, False, True, False], [False, True, False, False]]
+    assert sure.tolist() == [[True, False, True, False], [True, True, False, True]]
+    logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    loss = unlabelled_label_loss(logits, present, sure)
+    expected = sum(
+        math.log(1 + math.exp(-z if there else z))
+        for z, there, one in zip(logits.flatten().tolist(), present.flatten(), sure.flatten(), strict=True)
+        if one
+    )
+    assert loss.item() == pytest.approx(expected / 8, rel=1e-5)
+    loss.backward()
+    assert torch.equal(logits.grad != 0, sure)
+    shares = [unlabelled_label_loss(logits[i : i + 1], present[i : i + 1], sure[i : i + 1], lambda x: 2 * x)
+              for i in range(2)]  # fmt: skip
+    assert sum(shares).item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_distillation_moves_the_student_alone():

@@ -8,7 +8,7 @@ from cluemap.model.networks.stand_in import StandInSegmenter, TeacherStudent
 from cluemap.model.networks.tsvit import TsvitSegmenter
 from cluemap.params import LtaeParams, load_params
 
-B, T, C, SIDE, K, M = 3, 5, 4, 6, 2, 2
+B, T, C, SIDE, K, M = 3, 5, 4, 6, 2, 3
 
 
 def segmenter(kind: str):
@@ -84,8 +84,8 @@ def test_one_call_gives_what_each_network_says(kind):
     both, given = TeacherStudent(teacher, student), inputs()
     weak = tuple(part[1:] + 1 if part.is_floating_point() else part[1:] for part in given)
     found = both(*given, *weak, places())
-    assert torch.equal(found.weak, teacher(*weak, places()[1:]))
-    assert not found.weak.requires_grad
+    assert torch.equal(found.weak.logits, teacher(*weak, places()[1:]))
+    assert not found.weak.logits.requires_grad
     assert torch.equal(found.teacher.logits, teacher(*given, places()))
     assert torch.equal(found.student.logits, student(*given))
     (found.teacher.logits.sum() + found.student.logits.sum() + found.student.position.sum()).backward()

@@ -80,6 +80,7 @@ class MtlccReader:
             crs=place.crs if place else None,
             pixel=PIXEL,
             source=entry.path,
+            year=entry.year,
         )
         return checked(patch, self.legend)
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.formats.pastis_metadata import Entry, days_of_year, read_metadata
+from cluemap.data.formats.pastis_metadata import Entry, days_of_year, read_metadata, year_of
 from cluemap.data.patches import VOID, CropClass, Legend, Patch, checked
 from cluemap.errors import DataError, ParamsError
 from cluemap.files import DAMAGED_ARRAY
@@ -104,6 +104,7 @@ class PastisReader:
     labels: Labelling
     entries: tuple[Entry, ...]
     days: tuple[NDArray[np.int16], ...]
+    years: tuple[int | None, ...]
 
     @property
     def legend(self) -> Legend:
@@ -133,6 +134,7 @@ class PastisReader:
             crs=place.crs if place else None,
             pixel=round(place.side / labels.shape[1], 6) if place else 10.0,
             source=source,
+            year=self.years[index],
         )
         return checked(patch, self.legend)
 
@@ -158,13 +160,14 @@ def open_pastis(root: Path, classes: Literal["all"] | list[int], dataset: str = 
     path = home / "metadata.geojson"
     entries = tuple(read_metadata(path).values())
     days = tuple(days_of_year(path, entry) for entry in entries)
+    years = tuple(year_of(path, entry) for entry in entries)
     missing = [file for entry in entries for file in _files(home, entry.name) if not file.exists()]
     if missing:
         raise DataError(
             f"{missing[0]} is missing ({len(missing)} files of the patches in {path} are; searched under {home}): "
             "unpack the whole archive again, or take those patches out of metadata.geojson"
         )
-    return PastisReader(home, labels, entries, days)
+    return PastisReader(home, labels, entries, days, years)
 
 
 def read_parcel_numbers(path: Path, target: Path) -> NDArray[np.int32]:

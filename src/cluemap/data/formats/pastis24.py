@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluemap.data.formats.pastis import Labelling, common_labels, labelling
-from cluemap.data.formats.pastis_metadata import Entry, Place, read_metadata
+from cluemap.data.formats.pastis_metadata import Entry, Place, read_metadata, year_of
 from cluemap.data.formats.restricted_pickle import load_pickle
 from cluemap.data.patches import Legend, Patch, checked
 from cluemap.errors import DataError
@@ -32,6 +32,7 @@ class Window:
     fold: int
     tile: str
     place: Place | None  # of the whole patch
+    year: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,7 @@ class Pastis24Reader:
             source=window.path,
             first_window=window.number,
             offset=(row, column),
+            year=window.year,
         )
         return checked(patch, self.legend)
 
@@ -98,7 +100,8 @@ def open_pastis24(
         patch, number = _order(name)
         entry = entries.get(str(patch))
         tile, place = (entry.tile, entry.place) if entry else ("", None)
-        windows.append(Window(paths[name], str(patch), number, fold_of[name], tile, place))
+        year = year_of(root / "metadata.geojson", entry) if entry else None
+        windows.append(Window(paths[name], str(patch), number, fold_of[name], tile, place, year))
     return Pastis24Reader(root, labels, tuple(windows))
 
 

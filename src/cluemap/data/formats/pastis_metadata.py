@@ -67,6 +67,20 @@ def days_of_year(path: Path, entry: Entry) -> NDArray[np.int16]:
     Raises:
         DataError: the patch has no dates, or one of them is no date.
     """
+    return np.array([date.timetuple().tm_yday for date in _dates(path, entry)], np.int16)
+
+
+def year_of(path: Path, entry: Entry) -> int | None:
+    """The year of the middle date of a patch: that of the harvest, where a series runs from autumn to autumn. None
+    where the file has no dates. Raises as `days_of_year` for damaged ones.
+    """
+    if entry.dates is None:
+        return None
+    dates = _dates(path, entry)
+    return dates[len(dates) // 2].year
+
+
+def _dates(path: Path, entry: Entry) -> list[datetime]:
     dates = entry.dates
     if isinstance(dates, str):
         try:
@@ -76,11 +90,9 @@ def days_of_year(path: Path, entry: Entry) -> NDArray[np.int16]:
     if not isinstance(dates, dict) or not dates:
         raise DataError(f'{path}: patch {entry.name} has no "dates-S2" ({dates!r}): fetch the published file again')
     try:
-        ordered = [dates[key] for key in sorted(dates, key=int)]
-        days = [datetime.strptime(str(date), "%Y%m%d").timetuple().tm_yday for date in ordered]
+        return [datetime.strptime(str(dates[key]), "%Y%m%d") for key in sorted(dates, key=int)]
     except ValueError as error:
         raise DataError(f'{path}: "dates-S2" of patch {entry.name} holds no date YYYYMMDD: {error}') from None
-    return np.array(days, np.int16)
 
 
 def _entry(path: Path, number: int, feature: Any) -> Entry:

@@ -97,6 +97,7 @@ class SceneReader:
             source=self.file,
             first_window=piece.first_window,
             offset=piece.offset,
+            year=self.dates[len(self.dates) // 2].year if self.dates else None,
             knowledge=self.labels.knowledge(place, piece.fold),
         )
         return checked(patch, self.legend)

@@ -1,4 +1,4 @@
-"""What a teacher's answers about unlabelled windows teach, one class a pixel (METHOD section 16): pure maths.
+"""What a teacher's answers about unlabelled windows teach (METHOD section 16), of pixels or of windows: pure maths.
 
 Axes beside METHOD's: `s` the classes that a segmenter tells apart (background included, where there is one). Under
 several ranks a loss is this rank's share; `total` sums a tensor over all ranks.
@@ -61,6 +61,23 @@ def unlabelled_loss(logits: Tensor, labels: Tensor, total: Total = identity) -> 
     """
     count = total(logits.new_tensor(float(labels.numel())))
     return F.cross_entropy(logits, labels, ignore_index=UNSURE, reduction="sum") / count.clamp_min(1.0)
+
+
+def sure_labels(probabilities: Tensor, negative: float, positive: float) -> tuple[Tensor, Tensor]:
+    """b k -> b k, b k: whether a class is taken for present (it reaches `positive`), and whether the teacher is sure of
+    it: present, or not over `negative` and so absent.
+    """
+    present = probabilities >= positive
+    return present, present | (probabilities <= negative)
+
+
+def unlabelled_label_loss(logits: Tensor, present: Tensor, sure: Tensor, total: Total = identity) -> Tensor:
+    """b k, b k, b k -> scalar: soft-margin loss of the classes that the teacher is sure of over the number of all, as
+    `unlabelled_loss`.
+    """
+    count = total(logits.new_tensor(float(logits.numel())))
+    target, weight = present.to(logits.dtype), sure.to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / count.clamp_min(1.0)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, total: Total = identity) -> Tensor:

@@ -34,8 +34,15 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor, day: Tensor, valid: Tensor) -> Classified:
         """images b t c h w (normalised), day b t (1..366, 0 = none), valid b t -> Classified."""
-        watched = self.temporal.watched(images, day, valid)
-        b = len(images)
+        return self.classified(self.watched(images, day, valid))
+
+    def watched(self, images: Tensor, day: Tensor, valid: Tensor) -> Watched:
+        """What the temporal encoder alone gives, for maps that need no more."""
+        return self.temporal.watched(images, day, valid)
+
+    def classified(self, watched: Watched) -> Classified:
+        """The rest of the network on it."""
+        b = len(watched.dense)
         tokens = rearrange(watched.dense, "b n k d -> (b k) n d") + self.positions
         first = repeat(self.global_token, "d -> s 1 d", s=len(tokens)).to(tokens.dtype)
         out = self.spatial(torch.cat([first, tokens], dim=1))

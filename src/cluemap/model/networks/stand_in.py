@@ -5,7 +5,7 @@ stand-in, so that its maps depend on no metadata. Of `tsvit` the position is one
 by the class tokens; of `ltae`, which has no tokens, a small layer at every pixel before the convolutions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cluemap.model.networks.ltae import LtaeSegmenter
 from cluemap.model.networks.tsvit import TsvitSegmenter
 
-METADATA = 2  # numbers that a teacher is told of a window: latitude, longitude
+METADATA = 3  # numbers that a teacher is told of a window: latitude, longitude, year
 SPREAD = 0.02  # standard deviation at which the stand-in starts
 
 
@@ -23,6 +23,11 @@ class Seen(NamedTuple):
 
     logits: Tensor  # b k h w
     position: Tensor  # b ... d, its output there, at every grid position or pixel
+
+
+def embedding(metadata: int, width: int) -> nn.Module:
+    """b m -> b d: what a teacher makes of the numbers it is told of a window."""
+    return nn.Sequential(nn.Linear(metadata, width), nn.GELU(), nn.Linear(width, width))
 
 
 class StandInSegmenter(nn.Module):
@@ -35,7 +40,7 @@ class StandInSegmenter(nn.Module):
         self.segmenter = segmenter
         self.stand_in = nn.Parameter(SPREAD * torch.randn(d))
         self.mix = None if tokens else nn.Sequential(nn.LayerNorm(d), nn.Linear(d, d), nn.GELU(), nn.Linear(d, d))
-        self.embed = nn.Sequential(nn.Linear(metadata, d), nn.GELU(), nn.Linear(d, d)) if metadata else None
+        self.embed = embedding(metadata, d) if metadata else None
 
     @property
     def reach(self) -> int | None:
@@ -74,17 +79,20 @@ class StandInSegmenter(nn.Module):
 
 
 class Answers(NamedTuple):
-    """What teacher and student say in one step."""
+    """What teacher and student say in one step: each what its `seen` gives (`Seen` of segmenters)."""
 
-    weak: Tensor  # u k h w, the teacher's logits on the weak views of the unlabelled windows; no gradient
-    teacher: Seen  # on the labelled windows and the strong views
-    student: Seen
+    weak: Any  # the teacher's, on the weak views of the unlabelled windows; no gradient
+    teacher: Any  # on the labelled windows and the strong views
+    student: Any
 
 
 class TeacherStudent(nn.Module):
-    """Both networks, so that one call is one step of one optimiser."""
+    """Two networks of one kind, so that one call is one step of one optimiser. Of each `seen` is called."""
 
-    def __init__(self, teacher: StandInSegmenter, student: StandInSegmenter):
+    teacher: Any
+    student: Any
+
+    def __init__(self, teacher: nn.Module, student: nn.Module):
         super().__init__()
         self.teacher, self.student = teacher, student
 
@@ -97,6 +105,6 @@ class TeacherStudent(nn.Module):
         """
         with torch.no_grad():
             own = None if metadata is None else metadata[len(metadata) - len(weak_images) :]
-            weak = self.teacher(weak_images, weak_day, weak_valid, own)
+            weak = self.teacher.seen(weak_images, weak_day, weak_valid, own)
         given = images, day, valid, metadata
         return Answers(weak, self.teacher.seen(*given), self.student.seen(*given))

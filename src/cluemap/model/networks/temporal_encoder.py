@@ -21,6 +21,7 @@ class Watched(NamedTuple):
     dense: Tensor  # b n k d, class tokens (D)
     sequence: Tensor  # b n t d, date tokens (S)
     attention: Tensor  # b k t, class tokens' attention to dates, mean over layers, heads, positions; no gradient (A)
+    more: Tensor | None = None  # b n e d, the tokens of each window, where it was given any
 
 
 class TemporalEncoder(nn.Module):
@@ -50,15 +51,19 @@ class TemporalEncoder(nn.Module):
         out = self.transformer(tokens, seen, asked=asked)
         return rearrange(out, "(b n) k d -> b n k d", b=images.shape[0])
 
-    def watched(self, images: Tensor, day: Tensor, valid: Tensor) -> Watched:
-        """images b t c h w, day b t, valid b t -> class tokens, date tokens and the attention between them."""
-        tokens, seen = self._tokens(images, day, valid)
-        first, b = len(self.class_tokens), images.shape[0]
+    def watched(self, images: Tensor, day: Tensor, valid: Tensor, more: Tensor | None = None) -> Watched:
+        """images b t c h w, day b t, valid b t, more b e d (see `forward`) -> class tokens, date tokens and the
+        attention between them.
+        """
+        tokens, seen = self._tokens(images, day, valid, more)
+        classes, b = len(self.class_tokens), images.shape[0]
+        first = classes + (0 if more is None else more.shape[1])
         out, attention = self.transformer.watched(tokens, seen, first)
         return Watched(
-            dense=rearrange(out[:, :first], "(b n) k d -> b n k d", b=b),
+            dense=rearrange(out[:, :classes], "(b n) k d -> b n k d", b=b),
             sequence=rearrange(out[:, first:], "(b n) t d -> b n t d", b=b),
-            attention=rearrange(attention, "(b n) k t -> b n k t", b=b).mean(dim=1),
+            attention=rearrange(attention[:, :classes], "(b n) k t -> b n k t", b=b).mean(dim=1),
+            more=None if more is None else rearrange(out[:, classes:first], "(b n) e d -> b n e d", b=b),
         )
 
     def _tokens(

@@ -18,6 +18,7 @@ from cluemap.model.networks.context import ContextSegmenter
 from cluemap.model.networks.pixel_segmenter import PixelSegmenter, pixel_segmenter
 from cluemap.model.networks.segmenter import Segmenter, build_segmenter
 from cluemap.model.networks.stand_in import METADATA, StandInSegmenter
+from cluemap.model.networks.stand_in_classifier import StandInClassifier
 from cluemap.model.storage import checkpoints
 from cluemap.params import ClassifierParams, CsclParams, LtaeParams, Params, SegmenterParams
 
@@ -89,9 +90,10 @@ def training_facts(windows: Windows) -> Training:
 
 def _sizes(kind: str, windows: Windows, params: Params) -> dict[str, Any]:
     """The params that a network is built from."""
-    if kind == "classifier":
-        return {"network": params.classifier.model_dump(mode="json")}
     stood_in = params.semisupervised.kind != "off" and windows.part  # it learned from unlabelled windows
+    if kind == "classifier":
+        taught = {"metadata": 0} if stood_in and params.semisupervised.classifier else {}
+        return {"network": params.classifier.model_dump(mode="json"), **taught}
     joined = params.cscl.kind != "off" and params.cscl.joined
     return {
         "network": params.segmenter.model_dump(mode="json"),
@@ -114,7 +116,8 @@ def load_classifier(file: Path, windows: Windows | None = None) -> tuple[Classif
     """
     found, card = _read(file, "classifier", windows)
     params = ClassifierParams.model_validate({**ADDED_LATER, **found.about["network"]})
-    network = Classifier(len(card.legend.bands), len(card.legend.classes), card.size, params)
+    kind = StandInClassifier if "metadata" in found.about else Classifier
+    network = kind(len(card.legend.bands), len(card.legend.classes), card.size, params)
     _fill(network, found.tensors, file)
     clues = Clues(found.tensors["clues/positive"], found.tensors["clues/negative"])
     return network, clues, card

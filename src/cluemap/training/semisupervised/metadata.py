@@ -1,4 +1,4 @@
-"""What a teacher is told of a window beside its images: where it lies."""
+"""What a teacher is told of a window beside its images: where it lies, and of which year it is."""
 
 from functools import lru_cache
 
@@ -18,17 +18,27 @@ NO_SPREAD = 1e-9  # degrees: rounding errors alone
 
 @lru_cache(maxsize=2)
 def metadata_of(windows: Windows) -> Tensor:
-    """float32 N 2: latitude and longitude of every window's centre, in standard deviations from the mean place of the
-    training windows, labelled or not. A coordinate in which these do not differ is 0.
+    """float32 N 3: latitude and longitude of every window's centre and its year, in standard deviations from the mean
+    of the training windows, labelled or not. What does not differ between these is 0, and so is an unknown year.
 
     Raises:
         DataError: a window's place is not known.
     """
-    places = places_of(windows)
-    learned = places[np.concatenate([windows.indexes("train"), windows.indexes(UNLABELLED)])]
-    spread = learned.std(axis=0)
-    scaled = (places - learned.mean(axis=0)) / np.where(spread > NO_SPREAD, spread, np.inf)
-    return torch.from_numpy(scaled.astype(np.float32))
+    known = np.concatenate([places_of(windows), years_of(windows)[:, None]], axis=1)
+    learned = known[np.concatenate([windows.indexes("train"), windows.indexes(UNLABELLED)])]
+    held = np.isfinite(learned)
+    count = np.maximum(held.sum(axis=0), 1)
+    mean = np.where(held, learned, 0.0).sum(axis=0) / count
+    spread = np.sqrt((np.where(held, learned - mean, 0.0) ** 2).sum(axis=0) / count)
+    scaled = (known - mean) / np.where(spread > NO_SPREAD, spread, np.inf)
+    return torch.from_numpy(np.where(np.isfinite(known), scaled, 0.0).astype(np.float32))
+
+
+def years_of(windows: Windows) -> NDArray[np.float64]:
+    """N: the year of every window's season, NaN where it is unknown, as in windows prepared by an older version."""
+    if "year" not in windows.table:
+        return np.full(len(windows), np.nan)
+    return windows.table["year"].to_numpy(float, na_value=np.nan)
 
 
 def places_of(windows: Windows) -> NDArray[np.float64]:

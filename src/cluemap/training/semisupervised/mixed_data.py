@@ -44,16 +44,30 @@ def segmenter_data(
     """What a segmenter is trained on: masks n h w and their probabilities n h w s, and the unlabelled windows if it
     learns from them; raises as `learns_from_unlabelled`.
     """
-    labelled = windows.indexes("train")
     times = repeats(masks, params.segmenter.balanced, params.windows.presence)
-    labelled = np.repeat(labelled, times)  # every epoch then draws a window that often
+    labelled = np.repeat(windows.indexes("train"), times)  # every epoch then draws a window that often
+    data = Data(windows, labelled, masks, probabilities)
     if not learns_from_unlabelled(windows, params):
-        return Data(windows, labelled, masks, probabilities)
-    batch = params.semisupervised.ratio * params.segmenter.batch
-    unlabelled = windows.indexes(UNLABELLED)
+        return data
+    return _mixed(data, params.segmenter.batch, params, ranks)
+
+
+def classifier_data(windows: Windows, params: Params, ranks: Ranks) -> Data:
+    """What the classifier is trained on, as `segmenter_data` without masks."""
+    labelled = Data(windows, windows.indexes("train"))
+    if not classifier_is_taught(windows, params):
+        return labelled
+    return _mixed(labelled, params.classifier.batch, params, ranks)
+
+
+def _mixed(labelled: Data, batch: int, params: Params, ranks: Ranks) -> MixedData:
+    """`batch`: labelled windows a step, over all processes."""
+    windows = labelled.windows
     return MixedData(
-        windows, labelled, masks, probabilities, unlabelled=unlabelled, batch=batch, seed=params.seed, ranks=ranks
-    )
+        windows, labelled.indexes, labelled.masks, labelled.probabilities,
+        unlabelled=windows.indexes(UNLABELLED), batch=params.semisupervised.ratio * batch, seed=params.seed,
+        ranks=ranks,
+    )  # fmt: skip
 
 
 def learns_from_unlabelled(windows: Windows, params: Params) -> bool:
@@ -70,3 +84,8 @@ def learns_from_unlabelled(windows: Windows, params: Params) -> bool:
             "or labelled.file (a region of your own: labels.keep_unlabelled in scene.yaml), or semisupervised.kind: off"
         )
     return kind != "off" and bool(windows.part)
+
+
+def classifier_is_taught(windows: Windows, params: Params) -> bool:
+    """As `learns_from_unlabelled`, of the classifier, and whether that is wanted; it never is where masks are few."""
+    return learns_from_unlabelled(windows, params) and params.semisupervised.classifier

@@ -1,0 +1,95 @@
+"""Few image labels: masks and maps from a share of them, from the labelled part alone or by teacher and student.
+
+Each run goes through the stages train_classifier to train_segmenter (as src/ablate.py, without the upper bound and the
+baselines). Methods: `alone`; `segmenter`: the segmenter has a teacher; `teacher`: the classifier has one too. Prints
+mIoU of the refined masks of the labelled windows, and of the segmenter on the fold; `--json` keeps finished runs. Needs
+the prepared windows of the data set.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from cluemap.data.splits.labelled_part import with_known_labels
+from cluemap.data.windows import Windows
+from cluemap.experiments.few_labels import IMAGE_LABEL_METHODS
+from cluemap.experiments.pipelines import write_changed
+from cluemap.files import read_json
+from cluemap.model.storage.trained_models import SEGMENTER, load_segmenter
+from cluemap.params import load_params
+from cluemap.paths import OUT, ROOT, stage_folder
+from cluemap.runtime import distributed
+from cluemap.training.segmenter_task import score_on
+
+STAGES = ("train_classifier", "make_cams", "make_masks", "refine_masks", "train_segmenter")
+
+
+def run(method: str, percent: float, seed: int, given: argparse.Namespace, prepared: Path) -> dict[str, float]:
+    changes = {
+        "seed": seed,
+        "labelled.kind": "image_labels",
+        "labelled.share": percent / 100,
+        **IMAGE_LABEL_METHODS[method][1],
+    }
+    changes |= {key: json.loads(value) for key, value in (one.split("=") for one in given.change)}
+    if percent == 100:
+        changes["labelled.share"] = 1.0
+    with tempfile.TemporaryDirectory() as folder:
+        file, out = Path(folder) / "params.yaml", Path(folder) / "out"
+        write_changed(ROOT / "params.yaml", given.dataset, changes, file)
+        for stage in STAGES:
+            script = [sys.executable, str(ROOT / "src" / f"{stage}.py"), "--dataset", given.dataset]
+            subprocess.run([*script, "--params", file, "--out", out, "--prepared", prepared], check=True)
+        params, folder_of = load_params(given.dataset, file), lambda stage: stage_folder(given.dataset, stage, out)
+        windows = with_known_labels(Windows.open(prepared / "windows"), params.labelled, ROOT, masks=False)
+        network, _ = load_segmenter(folder_of("train_segmenter") / "model" / SEGMENTER, windows)
+        found = score_on(network, windows, given.fold, params, distributed.alone())
+        classifier = read_json(folder_of("train_classifier") / "metrics.json")["validation"]
+        return {
+            "miou": float(found.miou),
+            "accuracy": float(found.overall_accuracy),
+            "refined": read_json(folder_of("refine_masks") / "metrics.json")["train"]["miou"],
+            "clue": read_json(folder_of("make_masks") / "metrics.json")["sources"]["clue"]["train"]["miou"],
+            "precision": classifier["mean_average_precision"],
+            "validation_clue": classifier["clue_cam_miou_fixed"],
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--prepared", type=Path, help="folder of the stage prepare (default: that of out/)")
+    parser.add_argument("--percents", nargs="+", type=float, default=[10.0], help="of image labels (default: 10)")
+    parser.add_argument("--methods", nargs="+", choices=list(IMAGE_LABEL_METHODS), default=list(IMAGE_LABEL_METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--change", nargs="*", default=[], metavar="KEY=VALUE", help="of params")
+    parser.add_argument("--fold", choices=["test", "validation"], default="test", help="scored (default: test)")
+    parser.add_argument("--json", type=Path, help="file of the runs")
+    given = parser.parse_args()
+    prepared = (given.prepared or stage_folder(given.dataset, "prepare", OUT)).resolve()
+    kept: dict[str, dict[str, float]] = {}
+    if given.json and given.json.exists():
+        kept = json.loads(given.json.read_text())
+    for percent in given.percents:
+        for method in given.methods:
+            runs = []
+            for seed in given.seeds:
+                name = f"{given.dataset} {percent:g} % {given.fold} {' '.join(given.change)} {method} {seed}"
+                if name not in kept:
+                    kept[name] = run(method, percent, seed, given, prepared)
+                    if given.json:
+                        given.json.write_text(json.dumps(kept, indent=1))
+                runs.append(kept[name])
+                print(name, {key: round(value, 3) for key, value in kept[name].items()}, flush=True)
+            cells = ", ".join(f"{key} {100 * mean(one[key] for one in runs):.1f}" for key in runs[0])
+            print(f"{percent:g} % of image labels, {method}: {cells}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
