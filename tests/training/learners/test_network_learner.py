@@ -35,9 +35,10 @@ def windows(root) -> Windows:
     return Windows.open(root / "out/tiny/prepare/windows")
 
 
-def learner(root, windows, folder, seed=3, **more) -> NetworkLearner:
+def learner(root, windows, folder, seed=3, identity=None, **more) -> NetworkLearner:
     params = load_params("tiny", root / "params.yaml")
-    return NetworkLearner(windows, NetworkFit(params, folder, {"round": 0}, NoRun(), **more), seed, ALONE)
+    told = NetworkFit(params, folder, identity or {"round": 0}, NoRun(), **more)
+    return NetworkLearner(windows, told, seed, ALONE)
 
 
 def test_it_learns_a_part_of_the_windows_and_answers_for_every_pixel(root, windows, tmp_path):
@@ -73,6 +74,14 @@ def test_zero_is_a_class_where_there_is_no_background(root, windows, tmp_path):
     found = learner(root, bare, tmp_path).fit(bare.indexes("train"), masks).of(bare.indexes("train")[:2])
     assert (found.argmax(axis=-1) == 0).all()
     assert found.shape[-1] == 4
+
+
+def test_a_state_of_another_fit_is_not_gone_on_with(root, windows, tmp_path):
+    indexes, truth = windows.indexes("train"), np.asarray(windows.masks("train"))
+    learner(root, windows, tmp_path).fit(indexes, truth)
+    found = [learner(root, windows, folder, seed=4, identity={"round": 1}).fit(indexes, truth).of(indexes)
+             for folder in (tmp_path, tmp_path / "fresh")]  # fmt: skip
+    assert np.array_equal(*found)
 
 
 def test_no_label_at_all_is_said(root, windows, tmp_path):

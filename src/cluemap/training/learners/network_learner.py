@@ -47,7 +47,7 @@ class NetworkFit:
 
     def part(self, number: int) -> "NetworkFit":
         """That of one fold."""
-        return replace(self, folder=self.folder / str(number), identity={**self.identity, "part": number})
+        return replace(self, folder=self.folder / str(number))
 
 
 class NetworkLearner:
