@@ -63,6 +63,9 @@ def main() -> int:
     except CluemapError as error:
         say_error(f"predict: error: {error}")
         return 2
+    except OSError as error:  # a full disk, a lost mount: the tiles that are done stay
+        say_error(f"predict: error: {error}: make room, then the same command continues with the tiles that are left")
+        return 2
     except KeyboardInterrupt:
         say_error("predict: stopped; the same command continues with the tiles that are left")
         return 130

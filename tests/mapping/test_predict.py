@@ -491,3 +491,15 @@ def test_the_script_says_what_it_made_and_what_is_wrong(scene, model, capsys, mo
     status, said = call("--model", "nothing")
     assert status == 2
     assert said.err.startswith("predict: error: --model 'nothing'")
+
+
+def test_a_full_disk_is_one_message(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "12.npz")
+
+    monkeypatch.setattr(script, "make_map", full)
+    monkeypatch.setenv("CLUEMAP_DEVICE", "cpu")
+    line = ["predict.py", "--model", "m", "--scene", str(tmp_path), "--out", str(tmp_path / "map.tif")]
+    monkeypatch.setattr(sys, "argv", line)
+    assert script.main() == 2
+    assert "No space left on device: '12.npz': make room, then the same command continues" in capsys.readouterr().err
