@@ -13,15 +13,14 @@ import shapely
 import torch
 import torch.distributed as dist
 from builders import write_pastis
+from random_segmenter import BANDS, LEGEND, SIZE, write_model
 from runs import database, root
 from scenes import LEFT, TOP, write_raster, write_scene
-from tiny import SIZES
 
 import predict as script
 from cluemap.data.formats import mtlcc_tile
 from cluemap.data.formats.mtlcc_writer import write_lists, write_tile
 from cluemap.data.formats.pastis import BANDS as ALL
-from cluemap.data.patches import CropClass, Legend
 from cluemap.data.scenes.grid import Blocks
 from cluemap.data.scenes.imagery import open_imagery
 from cluemap.data.scenes.scene_file import read_scene
@@ -33,15 +32,10 @@ from cluemap.mapping.map_sources import fingerprint
 from cluemap.mapping.model_choice import find_model
 from cluemap.mapping.overlap_blending import hill, tiles
 from cluemap.mapping.raster_prediction import Settings
-from cluemap.model.networks.tsvit import TsvitSegmenter
-from cluemap.model.storage import checkpoints
 from cluemap.model.storage.trained_models import Card, load_segmenter
-from cluemap.params import load_params
 from cluemap.training.map_scores import border
 
 __all__ = ["database", "root"]  # fixtures
-SIZE, BANDS = 14, ("B04", "B03", "B02")
-LEGEND = Legend(BANDS, (0, 1, 2), tuple(CropClass(f"crop {k}", f"#0000{16 * k:02x}") for k in (1, 2, 3)), True)
 CARD = Card("mine", "0", LEGEND, SIZE, 60, np.zeros(3, np.float32), np.ones(3, np.float32))
 HEIGHT, WIDTH = 47, 61
 QUICK = Settings(tile=23, batch=5)
@@ -97,22 +91,6 @@ def model(tmp_path, monkeypatch):
     """A real segmenter with random weights, as a checkpoint."""
     monkeypatch.setenv("CLUEMAP_DEVICE", "cpu")
     return write_model(tmp_path / "random.safetensors", BANDS)
-
-
-def write_model(file, bands, size=SIZE, training=None):
-    params = load_params("demo").segmenter.model_copy(update={"kind": "tsvit", **SIZES})
-    torch.manual_seed(0)
-    network = TsvitSegmenter(len(bands), 4, size, params)
-    for weights in network.parameters():  # away from the even start, so that pixels differ
-        torch.nn.init.normal_(weights, std=0.8)
-    legend = Legend(tuple(bands), (0, 1, 2), LEGEND.classes, True)
-    about = {
-        "kind": "segmenter", "dataset": "mine", "digest": "0", "legend": legend.to_json(), "size": size,
-        "max_dates": 60, "mean": [1500.0] * len(bands), "std": [600.0] * len(bands),
-        "network": params.model_dump(mode="json"), "training": training,
-    }  # fmt: skip
-    checkpoints.save(file, {f"network/{name}": value for name, value in network.state_dict().items()}, about)
-    return file
 
 
 def read(path):

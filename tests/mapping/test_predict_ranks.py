@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 from locations import PROJECT
+from random_segmenter import BANDS, write_model
 from scenes import write_raster, write_scene
-from test_predict import BANDS, write_model
 
 from cluemap.mapping.map_canvas import TILES, Canvas, TileFiles
 from cluemap.mapping.map_products import Order, make_map

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import rasterio
 from locations import REAL
+from random_segmenter import write_model
 from scenes import BANDS, write_scene
-from test_predict import write_model
 
 from cluemap.mapping.map_products import Order, make_map
 

@@ -47,7 +47,7 @@ def test_command_line(cluster):
     assert done.stdout.split() == [
         *("srun", "--kill-on-bad-exit=1", "torchrun", "--nnodes", "2", "--nproc-per-node", "8"),
         *("--shutdown-timeout", "170"),
-        *("--rdzv-backend", "c10d", "--rdzv-id", "41", "--rdzv-endpoint", "node7:29500"),
+        *("--rdzv-backend", "c10d", "--rdzv-id", "41", "--rdzv-endpoint", "node7:20041"),
         *("src/train_classifier.py", "--dataset", "pastis"),
     ]
 

@@ -1,21 +1,26 @@
-"""jobs/slurm.sbatch on a real Slurm: a controller and two nodes on the loopback, trained on, stopped, queued again.
+"""jobs/slurm.sbatch on a real Slurm: a controller and two nodes on the loopback, a training and a map at once.
 
-Wants Debian's slurmctld, slurmd, slurm-client and munge, and root; skipped where they are not installed. The stop's
-signal is sent by scancel to the job's shell, as the time limit's is (`--signal=B:TERM@180`), without its minutes.
+Wants Debian's slurmctld, slurmd, slurm-client and munge, and root; skipped where they are not installed. Both jobs are
+stopped by their time limit: once each has saved something, the limit is set to less than the warning's 180 s plus the
+half minute between two looks of the controller, which then signals them itself.
 """
 
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 from locations import PROJECT
+from random_segmenter import BANDS, write_model
+from scenes import write_raster, write_scene
 
 TOOLS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol")
 MISSING = [tool for tool in TOOLS if not shutil.which(tool)]
@@ -25,10 +30,38 @@ pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="Slurm's daemons want root"),
 ]
 OVERRIDES: dict[str, dict] = {
-    "classifier": {"steps": 150, "validate_every": 75},  # long enough to be stopped
+    "classifier": {"steps": 30, "validate_every": 15},
     "checkpoint": {"minutes": 0.0},
     "compute": {"inference_batch": 3},
 }
+# The stages' scripts, held in a job's first try until its signal comes: the training at a step, the map after a tile.
+HELD_TRAINING = """
+import os, sys, time
+sys.path[:0] = [{src!r}]
+import train_classifier as script
+from cluemap.stages.stage import run_stage
+from cluemap.training.trainer import Trainer
+look = Trainer._look
+def held(self, looked, stop):
+    while looked[-1][0] == 17 and "SLURM_RESTART_COUNT" not in os.environ and not stop.wished:
+        time.sleep(0.05)
+    return look(self, looked, stop)
+Trainer._look = held
+sys.exit(run_stage("train_classifier", "", script.work))
+"""
+HELD_MAP = """
+import os, sys, time
+sys.path[:0] = [{src!r}]
+import predict
+from cluemap.mapping.map_canvas import TileFiles
+fill = TileFiles.fill
+def held(self, *given):
+    fill(self, *given)
+    if "SLURM_RESTART_COUNT" not in os.environ:
+        time.sleep(600)
+TileFiles.fill = held
+sys.exit(predict.main())
+"""
 CONF = """
 ClusterName=small
 SlurmctldHost={host}(127.0.0.1)
@@ -46,10 +79,11 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 ReturnToService=2
+SlurmdParameters=config_overrides
 GresTypes=gpu
 MpiDefault=none
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 Gres=gpu:8 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 Gres=gpu:8 State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 Gres=gpu:8 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 Gres=gpu:8 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -62,7 +96,7 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def slurm() -> Iterator[dict[str, str]]:
     """The environment in which Slurm's commands find the cluster; its daemons end with the test."""
     home = Path("/tmp") / f"slurm-{os.getpid()}"  # short: a socket's path has few letters
@@ -98,61 +132,130 @@ def ask(environment: dict[str, str], *line: str) -> str:
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False).stdout
 
 
-def wait_for(happened: Callable[[], object], seconds: float) -> None:
+def wait_for(happened: Callable[[], object], seconds: float, job: "Job | None" = None) -> None:
     end = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "it took too long"
+        assert time.monotonic() < end, f"it took too long\n{job.log if job else ''}"
         time.sleep(0.3)
 
 
-@pytest.fixture
-def project(tmp_path) -> Path:
-    root = tiny.make_project(tmp_path / "project", OVERRIDES)
-    (root / "src").symlink_to(PROJECT / "src")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """A project with a model and a scene, which makes the same as the jobs without Slurm and without a stop."""
+    return make_project(tmp_path_factory.mktemp("slurm") / "alone")
+
+
+def make_project(root: Path) -> Path:
+    tiny.make_project(root, OVERRIDES)
+    generator = np.random.default_rng(3)
+    for day in ("2019-03-01", "2019-06-01", "2019-09-01"):
+        bands = generator.integers(1, 4000, (3, 47, 61))
+        write_raster(root / "scene/images" / f"{day}.tif", bands, names=BANDS)
+    images = {"kind": "files", "path": "images", "bands": list(BANDS)}
+    write_scene(root / "scene", images, labels=None, classes=None)
+    write_model(root / "random.safetensors", BANDS)
     return root
 
 
-def submit(project: Path, slurm: dict[str, str], stage: str) -> str:
-    more = {"CLUEMAP_PROCESSES": "1", "CLUEMAP_HEAD": "127.0.0.1"}  # the nodes' names are no addresses here
-    environment = {**tiny.environment(project, **more), "SLURM_CONF": slurm["SLURM_CONF"]}
-    line = ["sbatch", "--parsable", "--nodes=2", "--cpus-per-task=1", str(PROJECT / "jobs/slurm.sbatch"), stage, "tiny"]
-    done = subprocess.run(line, cwd=project, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def map_options(root: Path) -> list[str]:
+    options = {"--model": "random.safetensors", "--scene": "scene", "--out": "map.tif"}
+    return [*(part for name, file in options.items() for part in (name, str(root / file))), "--tile", "23"]
 
 
-def state_of(slurm: dict[str, str], job: str) -> dict[str, str]:
-    words = ask(slurm, "scontrol", "show", "job", job).split()
-    return dict(word.split("=", 1) for word in words if "=" in word)
+def make_alone(root: Path) -> None:
+    """The training by two processes, CAMs and the map by one."""
+    tiny.run("train_classifier", root, CLUEMAP_PROCESSES="2")
+    tiny.run("make_cams", root, CLUEMAP_PROCESSES="1")
+    line = [sys.executable, str(PROJECT / "src/predict.py"), *map_options(root)]
+    subprocess.run(line, env=tiny.environment(root, CLUEMAP_PROCESSES="1"), check=True, capture_output=True)
 
 
-def waits_again(state: dict[str, str]) -> bool:
-    """Whether a job was queued again and its first try is over; until then Slurm may call it failed."""
-    return state.get("Restarts") == "1" and state.get("JobState") == "PENDING"
+class Job:
+    """A job on both nodes, one process each."""
+
+    def __init__(self, slurm: dict[str, str], root: Path, *arguments: str):
+        more = {"CLUEMAP_PROCESSES": "1", "CLUEMAP_HEAD": "127.0.0.1"}  # the nodes' names are no addresses here
+        environment = {**tiny.environment(root, **more), "SLURM_CONF": slurm["SLURM_CONF"]}
+        options = ["--nodes=2", "--cpus-per-task=1", "--gpus-per-node=4"]  # two jobs fit side by side
+        line = ["sbatch", "--parsable", *options, str(PROJECT / "jobs/slurm.sbatch"), *arguments]
+        self.submitted, self.slurm, self.root = time.monotonic(), slurm, root
+        done = subprocess.run(line, cwd=root, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        self.number = done.stdout.strip()
+
+    @property
+    def state(self) -> dict[str, str]:
+        words = ask(self.slurm, "scontrol", "show", "job", self.number).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    @property
+    def log(self) -> str:
+        return "\n".join(file.read_text() for file in self.root.glob(f"slurm-*-{self.number}.log"))
+
+    def update(self, **settings: object) -> None:
+        given = [f"{name}={value}" for name, value in settings.items()]
+        ask(self.slurm, "scontrol", "update", f"jobid={self.number}", *given)
+
+    def runs_out_of_time(self) -> None:
+        """Two to three minutes are left from now on: less than the warning's and a look of the controller."""
+        self.update(TimeLimit=int((time.monotonic() - self.submitted) // 60) + 3)
+
+    def goes_on(self) -> None:
+        """Wait until it was queued again and its first try is over (until then Slurm may call it failed); start it."""
+        wait_for(self.waits_again, 200, self)
+        self.update(TimeLimit=60)
+        self.update(StartTime="now")  # Slurm waits two minutes otherwise
+
+    def waits_again(self) -> bool:
+        state = self.state
+        return state.get("Restarts") == "1" and state.get("JobState") == "PENDING"
+
+    def finish(self) -> None:
+        ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+        wait_for(lambda: self.state.get("JobState") in ends, 300, self)
+        assert self.state["JobState"] == "COMPLETED", self.log
 
 
-def finish(project: Path, slurm: dict[str, str], job: str) -> None:
-    wait_for(lambda: state_of(slurm, job).get("JobState") in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), 300)
-    log = "\n".join(file.read_text() for file in project.glob(f"slurm-*-{job}.log"))
-    assert state_of(slurm, job)["JobState"] == "COMPLETED", log
+@pytest.fixture(scope="module")
+def jobs(slurm, alone, tmp_path_factory) -> dict[str, Job]:
+    """A training and a map that their time limit stopped, queued again and finished."""
+    root = make_project(tmp_path_factory.mktemp("slurm") / "project")
+    (root / "src").mkdir()
+    (root / "src/train_classifier.py").write_text(HELD_TRAINING.format(src=str(PROJECT / "src")))
+    (root / "src/predict.py").write_text(HELD_MAP.format(src=str(PROJECT / "src")))
+    (root / "src/make_cams.py").symlink_to(PROJECT / "src/make_cams.py")
+    training = Job(slurm, root, "train_classifier", "tiny")
+    mapping = Job(slurm, root, "predict", *map_options(root))
+    wait_for(lambda: list((root / "out/tiny/.state/train_classifier").glob("last*")), 200, training)
+    wait_for(lambda: list((root / ".map.tif.unfinished").glob("*/*.npz")), 200, mapping)
+    for job in (training, mapping):
+        job.runs_out_of_time()
+    make_alone(alone)
+    for job in (training, mapping):
+        job.goes_on()
+    for job in (training, mapping):
+        job.finish()
+    return {"training": training, "map": mapping}
 
 
-def test_a_training_is_stopped_queued_again_and_ends_with_the_bits_of_one_never_stopped(project, slurm, tmp_path):
+def test_a_training_that_its_time_limit_stops_ends_with_the_bits_of_one_never_stopped(jobs, alone, slurm):
     """Two nodes of one process each; beside it the same two processes on one machine without Slurm."""
-    expected = tiny.make_project(tmp_path / "alone", OVERRIDES)
-    tiny.run("train_classifier", expected, CLUEMAP_PROCESSES="2")
-    tiny.run("make_cams", expected, CLUEMAP_PROCESSES="1")
-
-    job = submit(project, slurm, "train_classifier")
-    saved = project / "out/tiny/.state/train_classifier"
-    wait_for(lambda: list(saved.glob("last*")), 200)
-    ask(slurm, "scancel", "--batch", "--signal=TERM", job)
-    wait_for(lambda: waits_again(state_of(slurm, job)), 120)
-    ask(slurm, "scontrol", "update", f"jobid={job}", "StartTime=now")  # Slurm waits two minutes otherwise
-    finish(project, slurm, job)
+    job = jobs["training"]
+    assert job.state["Restarts"] == "1"
+    assert "stopped after step 18 of 30, saved" in job.log
     model = "out/tiny/train_classifier/model/classifier.safetensors"
-    assert (project / model).read_bytes() == (expected / model).read_bytes()
+    assert (job.root / model).read_bytes() == (alone / model).read_bytes()
 
-    finish(project, slurm, submit(project, slurm, "make_cams"))
-    for file in (expected / "out/tiny/make_cams/cams").iterdir():
-        assert (project / "out/tiny/make_cams/cams" / file.name).read_bytes() == file.read_bytes(), file.name
+    Job(slurm, job.root, "make_cams", "tiny").finish()
+    for file in (alone / "out/tiny/make_cams/cams").iterdir():
+        assert (job.root / "out/tiny/make_cams/cams" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_a_map_that_its_time_limit_stops_has_the_bits_of_one_never_stopped(jobs, alone):
+    job = jobs["map"]
+    assert job.state["Restarts"] == "1"
+    assert "going on with the map begun" in job.log
+    made = [file.name for file in alone.glob("map*.[tc][is][fv]")]
+    assert {"map.tif", "map_confidence.tif"} <= set(made)
+    for name in made:
+        assert (job.root / name).read_bytes() == (alone / name).read_bytes(), name
