@@ -102,7 +102,7 @@ def _of_network(found: dict, parcels: Parcels, params, ranks: Ranks) -> None:
         if ranks.device.type == "cuda":
             torch.cuda.synchronize()
     with timed(found, f"predict {kind}", len(parcels)):
-        predict(network, loading, indexes, params, ranks)
+        predict(network, loading, indexes, params.compute, ranks)
 
 
 def main() -> None:

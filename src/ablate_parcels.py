@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="official splits, parcel labels")
     parser.add_argument("--weak-folds", type=int, nargs="+", default=[1], help="and with image labels (default: 1)")
     parser.add_argument("--kinds", nargs="+", choices=["pse_tae", "pse_ltae"], default=["pse_tae", "pse_ltae"])
-    parser.add_argument("--labels", nargs="+", choices=["parcels", "image_labels", "masks", "cams"],
+    parser.add_argument("--labels", nargs="+", choices=["parcels", "image_labels", "instances", "masks", "cams"],
                         default=["parcels", "image_labels", "masks"])  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default: 1)")
     parser.add_argument("--out", type=Path, help="folder (default: out/<data set>/ablate_parcels)")

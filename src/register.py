@@ -11,9 +11,11 @@ from pathlib import Path
 from cluemap.errors import CluemapError, TrackingError
 from cluemap.files import read_json
 from cluemap.params import load_params
-from cluemap.paths import OUT, ROOT, STAGES, stage_folder
+from cluemap.paths import OUT, PARCEL_STAGES, ROOT, STAGES, stage_folder
 from cluemap.runtime.messages import show_messages
 from cluemap.tracking.provenance import path_hash
+
+MODELS = {"train_segmenter": "segmenter", "train_baselines": "best baseline", "train_parcels": "parcel network"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,8 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="another params file")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of all outputs (default: out)")
     parser.add_argument(
-        "--stage", choices=("train_segmenter", "train_baselines"), default="train_segmenter",
-        help="which model: the segmenter, or the best of trees, forest and linear (default %(default)s)",
+        "--stage", choices=MODELS, default="train_segmenter",
+        help="which model: the segmenter, the best of trees, forest and linear, or the parcels' (default %(default)s)",
     )  # fmt: skip
     parser.add_argument("--promote", type=int, metavar="VERSION", help="make this version the champion by hand")
     given = parser.parse_args(arguments)
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.promote is not None:
             from cluemap.stages.register import promote
 
-            print(promote(given.dataset, given.promote))
+            print(promote(given.dataset, given.promote, given.stage))
         else:
             print("\n".join(came_from(given.dataset, given.out)))
             print(registered(given.dataset, given.params, given.out, given.stage))
@@ -48,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 def came_from(dataset: str, out: Path) -> list[str]:
     """Which run made each stage's outputs as they lie there now, and when."""
     lines = [f"The outputs of {dataset} were made by these runs (`python src/lineage.py <run>` traces one):"]
-    for stage in STAGES:
+    for stage in (*STAGES, *PARCEL_STAGES):
         file = stage_folder(dataset, stage, out) / "run.json"
         if file.exists():
             card = read_json(file)
@@ -58,12 +60,12 @@ def came_from(dataset: str, out: Path) -> list[str]:
 
 
 def registered(dataset: str, params_file: Path, out: Path, stage: str) -> str:
-    """Register the segmenter, or say what an earlier call did with it; the store is asked each time."""
+    """Register the model, or say what an earlier call did with it; the store is asked each time."""
     path_hash(stage_folder(dataset, stage, out) / "model")  # the error that matters comes before mlflow
     from cluemap.stages.register import register
 
     _, said = register(load_params(dataset, params_file), out, stage)
-    return f"The {'segmenter' if stage == 'train_segmenter' else 'best baseline'} is {said}"
+    return f"The {MODELS[stage]} is {said}"
 
 
 if __name__ == "__main__":

@@ -312,7 +312,7 @@ class ParcelParams(CourseParams):
     """Parcels as sets of pixels. The networks' sizes are the published ones and stand in their modules."""
 
     least_pixels: int = Positive
-    labels: Literal["parcels", "image_labels", "masks", "cams"]
+    labels: Literal["parcels", "image_labels", "instances", "masks", "cams"]
     least_votes: float = Share
     kind: Literal["pse_tae", "pse_ltae"]
     published: bool

@@ -13,7 +13,7 @@ from cluemap.data.scenes.grid import Grid
 from cluemap.mapping.geotiff import write_cog
 from cluemap.mapping.map_canvas import Canvas
 from cluemap.mapping.map_styling import write_preview
-from cluemap.mapping.parcels import per_parcel
+from cluemap.mapping.parcels.parcels import per_parcel
 
 CROPS = (CropClass("wheat & rye", "#ff7f0e"), CropClass("<corn>", "#2ca02c"))
 LEGEND = Legend(("B02", "B03", "B04"), (2, 1, 0), CROPS, False)

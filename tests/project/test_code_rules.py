@@ -18,7 +18,8 @@ FLOORS = {  # a module imports from its own floor and those below
 MOST_MODULES = 13  # in one folder: more cannot be taken in at a glance
 DOORS = {
     "mlflow": {
-        f"src/cluemap/tracking/store/{name}.py" for name in ("mlflow_store", "model_registry", "registered_model")
+        f"src/cluemap/tracking/store/{name}.py"
+        for name in ("mlflow_store", "model_registry", "registered_model", "registered_parcels")
     },
     "optuna": {"src/cluemap/tuning/study.py"},
     "dvc": set(),

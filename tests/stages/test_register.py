@@ -1,5 +1,6 @@
 """The registry: one version a model, promotion by the validation fold alone, a model that stands on its own."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from parcel_models import write_parcel_model
 from runs import NOBODY, database, environment, journal_of, opened, root
 
 import register
@@ -18,6 +20,8 @@ from cluemap.errors import TrackingError
 from cluemap.files import read_json, write_json
 from cluemap.mapping.model_choice import find_model
 from cluemap.model.storage import checkpoints
+from cluemap.model.storage.exported_parcels import FromRawParcels
+from cluemap.model.storage.parcel_models import FILE, load_parcel_model
 from cluemap.model.storage.trained_models import SEGMENTER, about, load_segmenter
 from cluemap.params import RegistryParams, load_params
 from cluemap.stages import publication
@@ -239,3 +243,52 @@ def test_no_version_no_alias(root):
     assert registry.versions(NAME) == []
     with pytest.raises(TrackingError, match="has no version 1"):
         registry.set_alias(NAME, "champion", 1)
+
+
+PARCELS_ALONE = """
+import json, sys
+import mlflow, numpy as np
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+np.save("shares.npy", model.predict(dict(np.load("parcels.npz"))))
+assert not [name for name in sys.modules if name.startswith("cluemap")]
+print(json.dumps([model.metadata.metadata, model.metadata.signature.inputs.to_dict()]))
+"""
+
+
+@pytest.mark.slow
+def test_a_parcel_network_has_a_name_of_its_own_and_predicts(root, capsys):
+    """Registered by its own training's run; what MLflow loads says what the network says; predict.py finds its file."""
+    tiny.write_params(root / "params.yaml")
+    folder, name = root / "out/tiny/train_parcels", model_name("tiny", "train_parcels")
+    write_parcel_model(folder / "model", dataset="tiny")
+    scores = {"miou": 0.7, "accuracy": 0.8}
+    write_json(folder / "metrics.json", {"validation": {"pse_tae": scores, "trees": {"miou": 0.9, "accuracy": 0.9}}})
+    with opened(root, experiment="tiny/training", name="train_parcels") as run:
+        run.write_card(folder)
+    assert registered(root, "--stage", "train_parcels") == 0
+    assert f"The parcel network is version 1 of {name}: the first, so the champion" in capsys.readouterr().out
+    (version,) = open_store().client.search_model_versions(f"name = '{name}'")
+    assert version.run_id == read_json(folder / "run.json")["run_id"]
+    assert (version.tags["validation.miou"], version.tags["windows"]) == ("0.7", "parcels x, fold 1")
+    assert find_model(f"models:/{name}@champion", root / "out").read_bytes() == (folder / "model" / FILE).read_bytes()
+
+    generator = np.random.default_rng(0)
+    given = {
+        "pixels": generator.integers(200, 2000, (3, 5, 7, 3)).astype(np.int16),
+        "days": np.tile(np.arange(10, 80, 10), (3, 1)).astype(np.int16),
+        "geometry": generator.normal(1, 1, (3, 4)).astype(np.float32),
+    }
+    np.savez(root / "parcels.npz", **given)
+    clean = {key: value for key, value in environment(root).items() if key not in ("PYTHONPATH", "CLUEMAP_ROOT")}
+    done = subprocess.run(
+        [sys.executable, "-c", PARCELS_ALONE.format(name=name)], cwd=root, env=clean, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    network = FromRawParcels(load_parcel_model(folder / "model" / FILE))
+    with torch.no_grad():
+        wanted = network(*(torch.from_numpy(given[key]) for key in ("pixels", "days", "geometry"))).numpy()
+    np.testing.assert_allclose(np.load(root / "shares.npy"), wanted, atol=1e-6)
+    about, inputs = json.loads(done.stdout)
+    assert about["classes"] == {"1": "a", "2": "b", "3": "c", "4": "d"}
+    shapes = {one["name"]: one["tensor-spec"]["shape"] for one in inputs}
+    assert shapes == {"pixels": [-1, -1, -1, 3], "days": [-1, -1], "geometry": [-1, 4]}

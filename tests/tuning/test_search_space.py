@@ -1,12 +1,13 @@
 """`tune` in params.yaml: strictly read, and what a trial makes of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import tuned
 
-from cluemap.errors import ParamsError
+from cluemap.errors import DataError, ParamsError
 from cluemap.experiments.pipelines import write_changed
 from cluemap.params import load_params
 from cluemap.tuning import tuner
@@ -161,3 +162,32 @@ def test_only_keys_that_are_there_and_matter(file):
     tuned.change(file, tiny={"temporal_weighting": {"kind": "softmax"}})
     with pytest.raises(ParamsError, match=r"waits for temporal_weighting\.kind = 'power', which is 'softmax'"):
         read_tuning("tiny", file, only=["temporal_weighting.sharpness"])
+
+
+SPACE = {"parcels.learning_rate": {"low": 1.0e-4, "high": 0.1}, "parcels.kind": {"choices": ["pse_tae", "pse_ltae"]}}
+
+
+def test_parcels_are_tuned_by_keys_of_parcels_alone(file):
+    tuned.change(file, tune={"objective": "parcel_miou", "space": SPACE})
+    with pytest.raises(ParamsError, match=r"which does not depend on clues\..*search keys of `parcels` alone"):
+        read_tuning("tiny", file)
+    tuning = read_tuning("tiny", file, only=list(SPACE))
+    changes = tuning.changes({"parcels.kind": "pse_ltae"}, budget=0.5)
+    steps = tuning.params.parcels.steps // 2
+    assert changes == {
+        "parcels.kind": "pse_ltae", "parcels.steps": steps, "parcels.validate_every": max(1, steps // tuning.reports)
+    }  # fmt: skip
+    params = tuning.params.model_copy(
+        update={"parcels": tuning.params.parcels.model_copy(update={"kind": "pse_ltae", "steps": 7})}
+    )
+    aim = objective("parcel_miou", params)
+    assert (aim.stages, aim.trained, aim.curve, aim.steps) == (
+        ("prepare_parcels", "train_parcels"), "train_parcels", "miou", 7
+    )  # fmt: skip
+    scores = {"validation": {"pse_tae": {"miou": 0.1}, "pse_ltae": {"miou": 0.7}}}
+    assert aim.value(SimpleNamespace(metrics=lambda stage: scores)) == 0.7
+    with pytest.raises(DataError, match=r"has no validation score pse_ltae.miou"):
+        aim.value(SimpleNamespace(metrics=lambda stage: {"validation": {}}, folder="f"))
+    tuned.change(file, parcels={"labels": "masks"})
+    with pytest.raises(ParamsError, match=r"parcels.labels masks want a pixel pipeline"):
+        read_tuning("tiny", file, only=list(SPACE))

@@ -24,6 +24,7 @@ PIXEL_STAGES = (
 TAUGHT = {
     "parcels": "parcel labels",
     "image_labels": "image labels alone",
+    "instances": "image labels, multiple instances",
     "masks": "image labels, votes of masks",
     "cams": "image labels, votes of CAMs",
 }

@@ -13,7 +13,7 @@ from cluemap.data.scenes.grid import Grid
 from cluemap.files import atomic
 from cluemap.mapping.geotiff import entries
 from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, Canvas
-from cluemap.mapping.parcels import SQUARE_METRES, write_geopackage
+from cluemap.mapping.parcels.parcels import SQUARE_METRES, write_geopackage
 
 IDS = 256
 
@@ -43,12 +43,16 @@ def write_tables(out: Path, table: pd.DataFrame, parcels: gpd.GeoDataFrame | Non
     files = [out.with_name(f"{out.stem}_hectares.csv")]
     with atomic(files[0]) as temporary:
         table.to_csv(temporary, index=False)
-    if parcels is not None:
-        files += [out.with_name(f"{out.stem}_parcels.csv"), out.with_name(f"{out.stem}_parcels.gpkg")]
-        with atomic(files[1]) as temporary:
-            pd.DataFrame(parcels.drop(columns=parcels.geometry.name)).to_csv(temporary, index=False)
-        with TemporaryDirectory(dir=out.parent) as folder:  # GDAL wants the file's true ending
-            temporary = Path(folder) / files[2].name
-            write_geopackage(parcels, temporary)
-            os.replace(temporary, files[2])
-    return files
+    return files if parcels is None else files + write_parcels(out.with_name(f"{out.stem}_parcels.gpkg"), parcels)
+
+
+def write_parcels(file: Path, parcels: gpd.GeoDataFrame) -> list[Path]:
+    """Write parcels as CSV (without their outlines) and GeoPackage (`file`); returns the files."""
+    table = file.with_suffix(".csv")
+    with atomic(table) as temporary:
+        pd.DataFrame(parcels.drop(columns=parcels.geometry.name)).to_csv(temporary, index=False)
+    with TemporaryDirectory(dir=file.parent) as folder:  # GDAL wants the file's true ending
+        temporary = Path(folder) / file.name
+        write_geopackage(parcels, temporary)
+        os.replace(temporary, file)
+    return [table, file]

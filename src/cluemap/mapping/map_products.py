@@ -16,10 +16,12 @@ from cluemap.mapping.map_sources import fingerprint, open_source
 from cluemap.mapping.map_styling import write_preview, write_style
 from cluemap.mapping.model_choice import find_model
 from cluemap.mapping.next_labels import check_unlabelled, choose_next, write_next
-from cluemap.mapping.parcels import per_parcel, read_parcels
+from cluemap.mapping.parcels.parcel_map import map_parcels
+from cluemap.mapping.parcels.parcels import per_parcel, read_parcels
 from cluemap.mapping.raster_prediction import Settings, predict
 from cluemap.mapping.tile_reading import tiling
 from cluemap.mapping.training_match import compare
+from cluemap.model.storage.parcel_models import FILE as PARCELS
 from cluemap.model.storage.trained_models import load_segmenter
 from cluemap.paths import OUT
 from cluemap.runtime.distributed import Ranks, alone
@@ -44,7 +46,8 @@ class Order:
 
 
 def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) -> list[Path]:
-    """Make the map and all that goes with it; going on with one that was begun. Returns the files.
+    """Make the map and all that goes with it; going on with one that was begun. Returns the files. With a parcel
+    network: the parcels alone, see `map_parcels`.
 
     ranks: the processes that share the tiles (None: this one alone); the first makes the files, the others return [].
     The map has the same bits for any number of them.
@@ -52,11 +55,13 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     Raises:
         CheckpointError: no such model. DataError: bad imagery, or no room.
     """
+    file = find_model(order.model, order.models)
+    if file.name == PARCELS:
+        return map_parcels(order, file, ranks or alone(), progress)
     if order.out.suffix.lower() not in (".tif", ".tiff"):
         raise DataError(f"--out {order.out}: give the map's file, ending in .tif")
     if order.label_next:
         check_unlabelled(order.out)
-    file = find_model(order.model, order.models)
     network, card = load_segmenter(file)
     imagery = open_source(order.scene, card.legend, order.patch)
     names = [name for _, name, _ in entries(card.legend)]

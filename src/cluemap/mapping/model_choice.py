@@ -4,10 +4,12 @@ from pathlib import Path
 
 from cluemap.errors import CheckpointError, DataError
 from cluemap.files import read_json
+from cluemap.model.storage.parcel_models import FILE as PARCELS
 from cluemap.model.storage.trained_models import SEGMENTER
 from cluemap.paths import OUT
 from cluemap.tracking import open_store
 
+NAMES = (SEGMENTER, PARCELS)
 REGISTRY = "models:/"  # models:/cluemap-demo-segmenter@champion
 REGISTERED = ".registered"  # folder under out/: what was fetched from the registry
 
@@ -25,10 +27,11 @@ def find_model(name: str, out: Path = OUT) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        found = [file for file in (path / SEGMENTER, path / "model" / SEGMENTER) if file.exists()]
+        found = [file for place in (path, path / "model") for name in NAMES if (file := place / name).exists()]
         if not found:
             raise CheckpointError(
-                f"{path} holds no {SEGMENTER}: give the folder of train_segmenter, train_reference or train_baselines"
+                f"{path} holds no {' or '.join(NAMES)}: give the folder of train_segmenter, train_reference, "
+                "train_baselines or train_parcels"
             )
         return found[0]
     stage = _stage_of_run(name, out)
@@ -50,7 +53,8 @@ def _registered(address: str, out: Path) -> Path:
 
     store = open_store()
     try:
-        return Registry(store).fetch(name, alias, SEGMENTER, out / REGISTERED / name)
+        file = PARCELS if name.endswith("-parcels") else SEGMENTER
+        return Registry(store).fetch(name, alias, file, out / REGISTERED / name)
     except FileGone as error:
         run = store.run_of_model(name, alias)
         stage = _stage_of_run(run, out)

@@ -24,7 +24,7 @@ from cluemap.errors import DataError
 from cluemap.mapping.geotiff import entries
 from cluemap.mapping.map_canvas import PROBABILITY, Canvas
 from cluemap.mapping.map_sources import Imagery
-from cluemap.mapping.parcels import ROW
+from cluemap.mapping.parcels.parcels import ROW
 from cluemap.model.networks.pixel_segmenter import EvenSeries
 from cluemap.model.storage.trained_models import Card
 from cluemap.statistics.label_next import Candidates, label_next

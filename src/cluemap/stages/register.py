@@ -1,4 +1,5 @@
-"""The work of stage register: the weak segmenter, or the best baseline, into the model registry; who is champion.
+"""The work of stage register: the weak segmenter, the best baseline, or the parcel network, into the model registry;
+who is champion.
 
 Decided by its score on the validation fold alone. The file of the network is made once per model: a version whose
 model folder has the same hash is found again, however often the stage runs.
@@ -19,24 +20,25 @@ from cluemap.tracking.store.model_registry import CHALLENGER, CHAMPION, DIGEST, 
 DECIDED = "decided"  # tag of a version: what the rule said when it was new
 
 
-def model_name(dataset: str) -> str:
-    return f"cluemap-{dataset}-segmenter"
+def model_name(dataset: str, stage: str = "train_segmenter") -> str:
+    """Parcel networks have a name of their own: they are not compared with segmenters."""
+    return f"cluemap-{dataset}-{'parcels' if stage == 'train_parcels' else 'segmenter'}"
 
 
 def register(params: Params, out: Path, stage: str = "train_segmenter") -> tuple[int, str]:
-    """Register what `stage` of this pipeline trained (train_segmenter or train_baselines), if it is not yet; gives its
-    version and a line that says what became of it.
+    """Register what `stage` of this pipeline trained (train_segmenter, train_baselines, train_parcels), if it is not
+    yet; gives its version and a line that says what became of it.
 
     Raises:
         TrackingError: the store does not answer, or does not have the run of these results.
         DataError, CheckpointError: the segmenter or its scores are missing or damaged.
     """
-    name, digest = model_name(params.dataset), path_hash(stage_folder(params.dataset, stage, out) / "model")
+    name, digest = model_name(params.dataset, stage), path_hash(stage_folder(params.dataset, stage, out) / "model")
     store = open_store()
     registry = Registry(store)
     with store_location.first_use(600.0, "mlflow.db.registry.lock"):  # two pipelines may end at once
         found = next((one for one in registry.versions(name) if one.tags.get(DIGEST) == digest), None)
-        new = found or _publish(registry, name, digest, _run_of_results(store, params, out), params, out, stage)
+        new = found or _publish(registry, name, digest, _run_of_results(store, params, out, stage), params, out, stage)
         if DECIDED not in new.tags:
             said = decide(registry, name, new, params.registry)
             registry.tag(name, new.number, {DECIDED: said})
@@ -72,13 +74,13 @@ def beats(new: Mapping[str, str], champion: Mapping[str, str], rule: RegistryPar
     return False, f"{gain}, a gain of {rule.minimal_gain} is asked for"
 
 
-def promote(dataset: str, version: int) -> str:
+def promote(dataset: str, version: int, stage: str = "train_segmenter") -> str:
     """Make a version the champion by hand; the one before becomes the challenger.
 
     Raises:
         TrackingError: no such version, or the store does not answer.
     """
-    name, registry = model_name(dataset), Registry(open_store())
+    name, registry = model_name(dataset, stage), Registry(open_store())
     before = registry.holder(name, CHAMPION)
     registry.set_alias(name, CHAMPION, version)
     if before and before.number != version:
@@ -88,15 +90,18 @@ def promote(dataset: str, version: int) -> str:
     return f"version {version} of {name} is the champion"
 
 
-def _run_of_results(store: Any, params: Params, out: Path) -> str:
-    """The id of the run of `evaluate`: the row that people compare leads to its model."""
-    made = made_by(stage_folder(params.dataset, "evaluate", out))
+def _run_of_results(store: Any, params: Params, out: Path, stage: str) -> str:
+    """The id of the run of `evaluate`: the row that people compare leads to its model. Parcels are scored where they
+    are trained on, so theirs is the training's.
+    """
+    scored = stage if stage == "train_parcels" else "evaluate"
+    made = made_by(stage_folder(params.dataset, scored, out))
     found = store.find(made.removeprefix("key:")) if made and made.startswith("key:") else None
     run_id = found.id if found else made
     if not run_id or run_id.startswith("key:") or not store.has(run_id):
         raise TrackingError(
             f"{store.name} does not have the run of these results ({made}): `python src/resend.py` sends what waits, "
-            "`dvc repro -f -s evaluate@<data set>` makes a new one"
+            f"`dvc repro -f -s {scored}@<data set>` makes a new one"
         )
     return run_id
 

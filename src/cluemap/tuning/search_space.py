@@ -12,7 +12,9 @@ from pydantic.fields import FieldInfo
 from cluemap.errors import ParamsError
 from cluemap.params import METHOD_BLOCKS, TUNE, Block, Method, Params, load_params, nearest, read_tree
 
-Score = Literal["clue_cam_miou", "mean_average_precision", "cam_agreement", "segmenter_miou"]
+PARCEL_SCORE = "parcel_miou"
+Score = Literal["clue_cam_miou", "mean_average_precision", "cam_agreement", "segmenter_miou", "parcel_miou"]
+OF_MAPS = ("masks", "cams")  # of parcels.labels: ways that want a pixel pipeline first
 SHARED = ("windows", "compute", "checkpoint", "figures")  # blocks that say nothing about the method
 FREE = ("compute.inference_batch", "compute.compile", "checkpoint.", "figures.")  # change no result
 
@@ -85,6 +87,9 @@ class Tuning:
         Scores are looked at `reports` times from the step on from which they mean something.
         """
         budget = self.budget if budget is None else budget
+        if self.scores[0] == PARCEL_SCORE:
+            steps = _scaled({**self.params.flat(), **values}["parcels.steps"], budget)
+            return {**values, "parcels.steps": steps, "parcels.validate_every": max(1, steps // self.reports)}
         flat = {**self.params.flat(), **values}
         steps, start = _scaled(flat["classifier.steps"], budget), round(flat["clues.start_step"] * budget)
         first = start if self.scores[0] in ("clue_cam_miou", "cam_agreement") else 0
@@ -131,7 +136,27 @@ def read_tuning(dataset: str, file: Path, budget: float | None = None, only: Seq
     scores = (asked.objective,) if isinstance(asked.objective, str) else tuple(asked.objective)
     if "gpu_hours" in scores[:1] or len(scores) > 2 or (len(scores) == 2 and scores[1] != "gpu_hours"):
         raise ParamsError(f"{file}: tune.objective is {list(scores)}: give one score, or [a score, gpu_hours]")
+    if scores[0] == PARCEL_SCORE:
+        _check_parcels(file, space, params)
     return Tuning(scores, budget or asked.budget, asked.reports, space, params, current, paper)
+
+
+def _check_parcels(file: Path, space: tuple[Searched, ...], params: Params) -> None:
+    """Raises ParamsError: a key that parcels do not depend on, or labels of a stage that no trial runs."""
+    if others := [entry.key for entry in space if not entry.key.startswith("parcels.")]:
+        raise ParamsError(
+            f"{file}: tune.objective is {PARCEL_SCORE}, which does not depend on {', '.join(others)}: search keys of "
+            "`parcels` alone, with --only"
+        )
+    told = {
+        params.parcels.labels,
+        *(choice for entry in space if entry.key == "parcels.labels" for choice in entry.choices),
+    }
+    if wrong := sorted(told & set(OF_MAPS)):
+        raise ParamsError(
+            f"{file}: parcels.labels {', '.join(wrong)} want a pixel pipeline, which no trial of {PARCEL_SCORE} runs: "
+            "take parcels, image_labels or instances"
+        )
 
 
 def _asked(file: Path, dataset: str, top: dict[str, Any], own: dict[str, Any]) -> TuneParams:

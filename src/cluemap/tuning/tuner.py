@@ -18,7 +18,7 @@ from cluemap.params import load_params
 from cluemap.tracking import NoRun, Run, RunRef, open_run
 from cluemap.tuning.objectives import objective
 from cluemap.tuning.progress_table import Table
-from cluemap.tuning.search_space import Tuning
+from cluemap.tuning.search_space import PARCEL_SCORE, Tuning
 from cluemap.tuning.study import Asked, StoreDown, Study
 from cluemap.tuning.trial import Running, out_of_memory
 from cluemap.tuning.trial_slots import Place, Slot, Trial
@@ -273,9 +273,11 @@ def identity(tuning: Tuning, prepared: Path) -> dict[str, Any]:
     Raises:
         DataError: there are no prepared windows.
     """
-    card = read_json(prepared / "windows" / "card.json")
+    card = prepared / "windows" / "card.json"
     named = {f"content of {key}": value for key, value in contents(tuning.params).items()}
-    return {**tuning.identity(), **named, "windows": card["digest"]}
+    if tuning.scores[0] == PARCEL_SCORE and not card.exists():  # a data set of parcels alone
+        return {**tuning.identity(), **named}
+    return {**tuning.identity(), **named, "windows": read_json(card)["digest"]}
 
 
 @contextmanager

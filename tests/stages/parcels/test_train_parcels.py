@@ -96,7 +96,7 @@ def test_from_parcel_labels(made, tmp_path):
     assert {file.name for file in (folder / "figures").iterdir()} == {"training.png", "confusion.png"}
 
 
-@pytest.mark.parametrize("labels", ["image_labels", "masks", "cams"])
+@pytest.mark.parametrize("labels", ["image_labels", "instances", "masks", "cams"])
 def test_from_image_labels_without_any_training_truth(made, tmp_path, labels):
     """Other true classes of the training parcels: the same votes, the same weights."""
     one, other = (copy_of(made, tmp_path / name, labels) for name in ("one", "other"))

@@ -174,10 +174,10 @@ def test_batches_of_like_size_hold_each_parcel_once(parcels, monkeypatch):
 def test_prediction_depends_neither_on_batches_nor_on_ranks(parcels, params, monkeypatch):
     network, indexes = new_parcel_network(parcels, params).eval(), np.arange(len(parcels))
     loading = loading_of(parcels, indexes_of(parcels, "train"))
-    whole = predict(network, loading, indexes, params, ALONE)
+    whole = predict(network, loading, indexes, params.compute, ALONE)
     np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-5)
     monkeypatch.setattr("cluemap.data.parcels.batches.TOGETHER", 100)
-    np.testing.assert_allclose(predict(network, loading, indexes, params, ALONE), whole, atol=1e-5)
+    np.testing.assert_allclose(predict(network, loading, indexes, params.compute, ALONE), whole, atol=1e-5)
     shares = [loading.scan(indexes, rank, 3) for rank in range(3)]
     assert sorted(i for share in shares for batch in share for i in batch.index.tolist()) == indexes.tolist()
 
@@ -196,15 +196,21 @@ def test_the_published_form_masks_no_date(parcels):
 
 
 def test_a_model_and_its_file_say_the_same(parcels, params, whole, tmp_path):
-    loading = loading_of(parcels, indexes_of(parcels, "train"))
-    checkpoints.save(tmp_path / FILE, whole[0], about_parcels(parcels, loading.scaling, params.parcels))
+    indexes = indexes_of(parcels, "train")
+    loading = loading_of(parcels, indexes)
+    checkpoints.save(tmp_path / FILE, whole[0], about_parcels(parcels, loading.scaling, params.parcels, indexes, 1.7))
     model = load_parcel_model(tmp_path / FILE)
     network = new_parcel_network(parcels, params)
     network.load_state_dict(checkpoints.split(whole[0], "network/"))
     again = Loading(parcels, model.scaling, loading.targets, True)
+    assert (model.temperature, model.training.dates) == (1.7, (4, 6, 7))
+    assert set(model.training.days) == {
+        (int(day) - 1) % 365 + 1 for index in indexes for day in parcels.series(index)[1]
+    }
     indexes = np.arange(9)
     np.testing.assert_array_equal(
-        predict(model.network, again, indexes, params, ALONE), predict(network, loading, indexes, params, ALONE)
+        predict(model.network, again, indexes, params.compute, ALONE),
+        predict(network, loading, indexes, params.compute, ALONE),
     )
     shutil.copy(tmp_path / FILE, tmp_path / "short")
     (tmp_path / "short").write_bytes((tmp_path / FILE).read_bytes()[:-9])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class ParcelBatch:
     target: Tensor  # int64 b, class 0.., -1 = none
     index: Tensor  # int64 b, row in the table of parcels
 
-    def to(self, device: torch.device | str) -> "ParcelBatch":
+    def to(self, device: torch.device | str) -> Self:
         held = {name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()}
         return replace(self, **held)
 

@@ -64,7 +64,7 @@ def cut_parcels(patch: Patch, numbers: NDArray, least: int) -> Found:
     order = order[flat[order] > 0]
     ids, first = np.unique(flat[order], return_index=True)
     series = patch.images.reshape(*patch.images.shape[:2], -1)
-    edges, days, parcels = _edges(numbers).ravel(), season(patch.days).astype(np.int16), []
+    edges, days, parcels = border_sides(numbers).ravel(), season(patch.days).astype(np.int16), []
     for number, places in zip(ids.tolist(), np.split(order, first[1:]) if len(ids) else [], strict=True):
         counts["read"] += 1
         pixels = np.ascontiguousarray(series[:, :, places].transpose(2, 0, 1))  # s t c
@@ -109,7 +109,7 @@ def _parcel(patch: Patch, number: int, places: NDArray, pixels: NDArray, days: N
     )
 
 
-def _edges(numbers: NDArray) -> NDArray[np.int64]:
+def border_sides(numbers: NDArray) -> NDArray[np.int64]:
     """h w -> h w: how many of a pixel's four sides are a border of its parcel."""
     inner = np.pad(numbers, 1, constant_values=-1)
     sides = (inner[:-2, 1:-1], inner[2:, 1:-1], inner[1:-1, :-2], inner[1:-1, 2:])

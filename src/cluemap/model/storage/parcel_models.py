@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluemap.data.parcels.batches import Scaling
 from cluemap.data.parcels.parcels import Parcels
 from cluemap.data.patches import Legend
+from cluemap.data.series_features import YEAR
 from cluemap.errors import CheckpointError
 from cluemap.model.networks.parcels.parcel_network import ParcelNetwork
 from cluemap.model.storage import checkpoints
+from cluemap.model.storage.trained_models import Training, training_of
 from cluemap.params import ParcelParams
 
 FILE, KIND = "parcels.safetensors", "parcel network"
@@ -25,15 +28,29 @@ class ParcelModel:
     network: ParcelNetwork
     scaling: Scaling
     dataset: str
+    digest: str  # of the prepared parcels
     legend: Legend
     geometry: tuple[str, ...]
     background: bool
     params: ParcelParams
+    training: Training | None = None  # None: a model of before these were noted
+    temperature: float = 1.0  # that logits are divided by before a softmax says how sure the model is
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        return self.scaling.mean
+
+    @property
+    def std(self) -> NDArray[np.float32]:
+        return self.scaling.std
 
 
-def about_parcels(parcels: Parcels, scaling: Scaling, params: ParcelParams) -> dict[str, Any]:
+def about_parcels(
+    parcels: Parcels, scaling: Scaling, params: ParcelParams, train: NDArray[np.int64], temperature: float = 1.0
+) -> dict[str, Any]:
     """The description that goes into a model's file; no times or run ids: same training, same bits."""
-    card = parcels.card
+    card, lengths = parcels.card, parcels.dates[train]
+    days = {(int(day) - 1) % YEAR + 1 for index in train.tolist() for day in parcels.series(index)[1]}
     return {
         "kind": KIND,
         "dataset": card.dataset,
@@ -43,6 +60,8 @@ def about_parcels(parcels: Parcels, scaling: Scaling, params: ParcelParams) -> d
         "background": card.background,
         "scaling": {name: getattr(scaling, name).tolist() for name in SCALES},
         "network": params.model_dump(mode="json"),
+        "training": {"days": sorted(days), "dates": [int(f(lengths)) for f in (np.min, np.median, np.max)]},
+        "temperature": temperature,
     }
 
 
@@ -62,5 +81,6 @@ def load_parcel_model(file: Path) -> ParcelModel:
     network.eval().requires_grad_(False)
     scaling = Scaling(*(np.array(content["scaling"][name], np.float32) for name in SCALES))
     return ParcelModel(
-        network, scaling, content["dataset"], legend, tuple(content["geometry"]), content["background"], params
-    )
+        network, scaling, content["dataset"], content["digest"], legend, tuple(content["geometry"]),
+        content["background"], params, training_of(content.get("training")), content.get("temperature", 1.0),
+    )  # fmt: skip

@@ -173,7 +173,7 @@ def _read(file: Path, kind: str, windows: Windows | None) -> tuple[checkpoints.C
         max_dates=content["max_dates"],
         mean=np.array(content["mean"], np.float32),
         std=np.array(content["std"], np.float32),
-        training=_training(content.get("training")),
+        training=training_of(content.get("training")),
         temperature=content.get("temperature", 1.0),
         chosen=DateChoice(**content["dates"]) if "dates" in content else None,
     )
@@ -182,7 +182,7 @@ def _read(file: Path, kind: str, windows: Windows | None) -> tuple[checkpoints.C
     return found, card
 
 
-def _training(content: dict[str, Any] | None) -> Training | None:
+def training_of(content: dict[str, Any] | None) -> Training | None:
     return Training(tuple(content["days"]), tuple(content["dates"])) if content else None
 
 

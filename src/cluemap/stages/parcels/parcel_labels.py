@@ -17,6 +17,7 @@ from cluemap.training.parcels.voting import candidates, check_same_split, vote
 UPSTREAM = {
     "parcels": (),
     "image_labels": ("prepare",),
+    "instances": ("prepare",),
     "masks": ("prepare", "refine_masks"),
     "cams": ("prepare", "make_cams"),
 }
@@ -30,7 +31,8 @@ class Labels(NamedTuple):
 
 
 def training_labels(stage: Stage, parcels: Parcels, splits: NDArray[np.object_]) -> Labels:
-    """The labels of the training parcels by `parcels.labels`; those of other splits are VOID.
+    """The labels of the training parcels by `parcels.labels`; those of other splits are VOID. With `instances` they are
+    those of `image_labels`, for the baselines: the network has none.
 
     Raises:
         DataError: masks, CAMs or windows that are missing, or of another split than the parcels.
@@ -44,7 +46,7 @@ def training_labels(stage: Stage, parcels: Parcels, splits: NDArray[np.object_])
     windows = stage.windows()
     check_same_split(parcels, splits, windows)
     about = {"windows": windows.card.digest}
-    if params.labels == "image_labels":
+    if params.labels in ("image_labels", "instances"):
         may = candidates(parcels, train, windows, stage.params.windows.presence)
         asked = np.flatnonzero(may.any(axis=1) & ~may.all(axis=1))
         if len(asked):

@@ -23,6 +23,7 @@ from cluemap.stages.parcels.parcel_labels import UPSTREAM, score_labels, trainin
 from cluemap.stages.stage import Stage
 from cluemap.statistics.calibration import calibrated, fit_temperature, reliability
 from cluemap.training.parcels import baselines
+from cluemap.training.parcels.instances import WindowData, WindowTask, window_data
 from cluemap.training.parcels.parcel_scores import parcel_scores
 from cluemap.training.parcels.parcel_task import ParcelTask, new_parcel_network, predict
 
@@ -44,29 +45,41 @@ def train_parcels(stage: Stage) -> None:
     loading = Loading(parcels, Scaling.of(parcels, train), targets, masks=not params.parcels.published)
     validation = np.flatnonzero((splits == "validation") & (parcels.truth() != VOID))
     network = new_parcel_network(parcels, params)
-    task = ParcelTask(network, loading, validation, params, stage.ranks)
-    data = ParcelData(loading, train, params.parcels.pixels, params.seed)
+    kind = WindowTask if params.parcels.labels == "instances" else ParcelTask
+    task, data = kind(network, loading, validation, params, stage.ranks), _data(stage, loading, train, splits)
     upstream = ("prepare_parcels", *UPSTREAM[params.parcels.labels])
     identity = {**labels.identity, "labels": blake2b(labels.crop.tobytes(), digest_size=16).hexdigest()}
     with stage.training(task, data, params.parcels, BLOCKS, upstream, identity) as (run, trained):
         network.load_state_dict(checkpoints.split(trained, "network/"))
         started = time.monotonic()
-        found = predict(network, loading, np.arange(len(parcels)), params, stage.ranks)
+        found = predict(network, loading, np.arange(len(parcels)), params.compute, stage.ranks)
         rate = len(parcels) / (time.monotonic() - started)
         if stage.ranks.first:
-            about = about_parcels(parcels, loading.scaling, params.parcels)
-            with atomic_folder(stage.folder / "model") as folder:
-                checkpoints.save(folder / FILE, trained, about)
             all_found = {params.parcels.kind: found, **_baselines(stage, parcels, train, targets)}
-            metrics = {
+            metrics: dict[str, Any] = {
                 "step": trained.step,
                 "parcels_per_second_predicted": rate,
                 "training_labels": score_labels(parcels, labels.crop, splits),
                 **{split: _scores(parcels, all_found, splits, split) for split in SPLITS},
             }
+            temperature = metrics["validation"][params.parcels.kind].get("temperature", 1.0)
+            about = about_parcels(parcels, loading.scaling, params.parcels, train, temperature)
+            with atomic_folder(stage.folder / "model") as folder:
+                checkpoints.save(folder / FILE, trained, about)
             _write_predictions(stage.folder / "predictions", parcels, found, splits)
             _draw(stage, run.points(), metrics, parcels)
             stage.finish(run, metrics, _said(metrics, params.parcels.kind), outputs=("model",))
+
+
+def _data(
+    stage: Stage, loading: Loading, train: NDArray[np.int64], splits: NDArray[np.object_]
+) -> ParcelData | WindowData:
+    """What the network learns from: the parcels that have a label, or the training windows."""
+    params = stage.params
+    if params.parcels.labels != "instances":
+        return ParcelData(loading, train, params.parcels.pixels, params.seed)
+    mine, presence = np.flatnonzero(splits == "train"), params.windows.presence
+    return window_data(loading, mine, stage.windows(), presence, params.parcels.pixels, params.seed)
 
 
 def _baselines(

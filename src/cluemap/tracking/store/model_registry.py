@@ -1,4 +1,4 @@
-"""The model registry: versions of a data set's segmenter, and which of them is the champion."""
+"""The model registry: versions of a data set's segmenter or parcel network, and which of them is the champion."""
 
 import json
 import logging
@@ -20,7 +20,10 @@ from cluemap.errors import TrackingError
 from cluemap.tracking.store.mlflow_errors import explained
 from cluemap.tracking.store.mlflow_store import Store
 
-CODE = Path(__file__).with_name("registered_model.py")
+CODE = {  # kind of model -> the code that is copied into it
+    kind: Path(__file__).with_name(f"{module}.py")
+    for kind, module in (("segmenter", "registered_model"), ("parcels", "registered_parcels"))
+}
 CHAMPION, CHALLENGER = "champion", "challenger"
 DIGEST = "digest"  # tag of a version: DVC's hash of the model folder that it was made from
 
@@ -43,10 +46,11 @@ class Version:
 class Packing:
     """What goes into a registered model beside its code."""
 
+    kind: str  # segmenter | parcels
     network: Path  # torch.export archive
     checkpoint: Path  # the same network as this project loads it, for maps of whole scenes
-    images: NDArray[np.int16]  # n t c h w, an example
-    days: NDArray[np.int16]  # n t
+    inputs: Mapping[str, tuple[NDArray, int]]  # name -> an example, and how many of its first axes have any length
+    output: tuple[str, tuple[int, ...]]  # type and shape, -1 = any length
     metadata: Mapping[str, Any]  # classes, bands, window
     requirements: list[str]
 
@@ -97,7 +101,7 @@ class Registry:
         with explained(self._store.name), TemporaryDirectory() as folder:
             run = self._client.get_run(run_id)
             model = self._client.create_logged_model(
-                run.info.experiment_id, "segmenter", run_id, model_type="segmenter"
+                run.info.experiment_id, packing.kind, run_id, model_type=packing.kind
             )
             pack(packing, Path(folder) / "model", model, run_id)
             self._client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
@@ -137,21 +141,20 @@ class Registry:
 
 def pack(packing: Packing, folder: Path, model: Any, run_id: str) -> None:
     """Write the model as MLflow keeps it: code, network, signature, an example of its input. No pickle."""
-    window = packing.images.shape[2:]  # c h w
     inputs: list[Any] = [
-        TensorSpec(np.dtype(np.int16), (-1, -1, *window), "images"),
-        TensorSpec(np.dtype(np.int16), (-1, -1), "days"),
+        TensorSpec(given.dtype, (*[-1] * free, *given.shape[free:]), name)
+        for name, (given, free) in packing.inputs.items()
     ]
-    outputs: list[Any] = [TensorSpec(np.dtype(np.uint8), (-1, *window[1:]))]
+    outputs: list[Any] = [TensorSpec(np.dtype(packing.output[0]), packing.output[1])]
     places = {"artifact_path": model.artifact_location, "model_uuid": model.model_id, "model_id": model.model_id}
     about = Model(**places, run_id=run_id, metadata=dict(packing.metadata))
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     mlflow.pyfunc.save_model(
         folder,
-        python_model=str(CODE),
+        python_model=str(CODE[packing.kind]),
         artifacts={"network": str(packing.network), "checkpoint": str(packing.checkpoint)},
         signature=ModelSignature(Schema(inputs), Schema(outputs)),
-        input_example={"images": packing.images, "days": packing.days},
+        input_example={name: given for name, (given, _) in packing.inputs.items()},
         pip_requirements=packing.requirements,
         mlflow_model=about,
     )

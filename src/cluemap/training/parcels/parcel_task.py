@@ -11,7 +11,7 @@ from cluemap.data.parcels.batches import Loading, ParcelBatch
 from cluemap.data.parcels.parcels import Parcels
 from cluemap.model.method.losses import focal_loss
 from cluemap.model.networks.parcels.parcel_network import ParcelNetwork
-from cluemap.params import Params
+from cluemap.params import ComputeParams, Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.execution import autocast
 from cluemap.training.inference import gather_rows, in_order
@@ -47,7 +47,7 @@ class ParcelTask(NetworkAlone):
         """OA and mIoU of the validation parcels, each parcel counted once."""
         if not len(self.validation):
             return {}
-        found = predict(self.network, self.loading, self.validation, self.params, self.ranks)
+        found = predict(self.network, self.loading, self.validation, self.params.compute, self.ranks)
         parcels = self.loading.parcels
         truth = parcels.truth()[self.validation].astype(np.int64) - parcels.card.first
         result = scores(counts_of(truth, found.argmax(axis=1), found.shape[1]))
@@ -55,13 +55,13 @@ class ParcelTask(NetworkAlone):
 
 
 def predict(
-    network: ParcelNetwork, loading: Loading, indexes: NDArray[np.int64], params: Params, ranks: Ranks
+    network: ParcelNetwork, loading: Loading, indexes: NDArray[np.int64], compute: ComputeParams, ranks: Ranks
 ) -> NDArray[np.float32]:
     """n k: the probability of each class from all pixels of each parcel; the same on every rank."""
     network.eval()
     rows: dict[int, NDArray] = {}
     for batch in loading.scan(indexes, ranks.rank, ranks.world):
-        with torch.no_grad(), autocast(params.compute, ranks.device):
+        with torch.no_grad(), autocast(compute, ranks.device):
             logits = network(*batch.to(ranks.device).inputs)
         shares = logits.float().softmax(dim=1).cpu().numpy()
         rows.update(zip(batch.index.tolist(), shares, strict=True))

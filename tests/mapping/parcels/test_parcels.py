@@ -14,7 +14,7 @@ from cluemap.data.scenes.grid import Grid
 from cluemap.errors import DataError
 from cluemap.mapping.area_tables import hectares, write_tables
 from cluemap.mapping.map_canvas import Canvas
-from cluemap.mapping.parcels import per_parcel, read_parcels
+from cluemap.mapping.parcels.parcels import per_parcel, read_parcels
 
 LEGEND = Legend(("B04",), (0, 0, 0), (CropClass("wheat", "#ff7f0e"), CropClass("corn", "#2ca02c")), False)
 GRID = Grid(CRS.from_epsg(32632), 600000.0, 5790240.0, 10.0, 40, 50)

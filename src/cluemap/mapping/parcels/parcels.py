@@ -77,7 +77,7 @@ def per_parcel(canvas: Canvas, grid: Grid, legend: Legend, table: gpd.GeoDataFra
     for number, shape in enumerate(table.geometry):
         counts[number], sums[number], rule = _sums(shape, grid, classes, confidence, ids)
         rules.append(rule)
-    return _described(table.copy(), counts, sums, rules, grid, legend)
+    return described(table.copy(), counts, sums, rules, grid, legend)
 
 
 def _sums(
@@ -85,7 +85,7 @@ def _sums(
 ) -> tuple[NDArray[np.int64], float, str | None]:
     """Pixels per class, sum of their confidence, and by which rule they are the parcel's (None: it is off the map)."""
     counts, total = np.zeros(ids, np.int64), 0.0
-    place = None if shape is None or shape.is_empty else _pixels_around(shape, grid)
+    place = None if shape is None or shape.is_empty else pixels_around(shape, grid)
     if shape is None or place is None:
         return counts, total, None
     for rule in ("centre", "touched"):
@@ -107,7 +107,7 @@ def _sums(
     return counts, total, None
 
 
-def _pixels_around(shape: BaseGeometry, grid: Grid) -> tuple[slice, slice] | None:
+def pixels_around(shape: BaseGeometry, grid: Grid) -> tuple[slice, slice] | None:
     """Rows and columns of the grid that the shape's bounds reach."""
     left, bottom, right, top = shape.bounds
     rows = slice(
@@ -119,7 +119,7 @@ def _pixels_around(shape: BaseGeometry, grid: Grid) -> tuple[slice, slice] | Non
     return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
 
 
-def _described(
+def described(
     table: gpd.GeoDataFrame, counts: NDArray[np.int64], sums: NDArray, rules: list[str | None], grid: Grid,
     legend: Legend,
 ) -> gpd.GeoDataFrame:  # fmt: skip
@@ -181,7 +181,7 @@ def _try_out(table: gpd.GeoDataFrame, legend: Legend, out: Path, file: Path) -> 
     few = table.head(TRIED)
     ids = len(legend.classes) + 1
     rows = [None] * len(few)
-    some = _described(few.copy(), np.zeros((len(few), ids), np.int64), np.zeros(len(few)), list(rows),
+    some = described(few.copy(), np.zeros((len(few), ids), np.int64), np.zeros(len(few)), list(rows),
                       Grid(table.crs, 0, 0, 1, 1, 1), legend)  # fmt: skip
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
