@@ -31,6 +31,8 @@ def parse() -> Order:
     parser.add_argument("--label-next", type=int, default=0, metavar="N",
                         help="also name the N parcels (or windows) whose labels would teach most")  # fmt: skip
     parser.add_argument("--probabilities", action="store_true", help="also write each class's probability")
+    unlike = "also write how unlike the training each pixel's series is"
+    parser.add_argument("--unlike", action="store_true", help=unlike)
     shares = "share of a window's side that neighbours have in common (default: half for tsvit, what it sees for ltae)"
     parser.add_argument("--overlap", type=float, default=usual.overlap, help=shares)
     numbers = {
@@ -46,7 +48,7 @@ def parse() -> Order:
     settings = Settings(given.tile, given.batch, given.overlap, given.precision, given.scale)
     return Order(
         given.model, given.scene, given.out, given.patch, given.probabilities, given.parcels, settings,
-        label_next=given.label_next,
+        unlike=given.unlike, label_next=given.label_next,
     )  # fmt: skip
 
 

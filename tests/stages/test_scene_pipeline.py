@@ -19,6 +19,7 @@ from tiny import write_params
 import register
 from cluemap.mapping.map_products import Order, make_map
 from cluemap.mapping.model_choice import find_model
+from cluemap.model.storage.known_series import read_known_series
 from cluemap.paths import STAGES
 from cluemap.stages.stage import run_stage
 from cluemap.tracking import open_store
@@ -65,7 +66,7 @@ def test_from_a_scene_to_its_map(root, scene, region, monkeypatch, capsys):
     metrics = run_all(root, scene, monkeypatch)
     assert 0 <= metrics["test"]["weak"]["overall_accuracy"] <= 1
     run = json.loads((root / "out" / "tiny" / "evaluate" / "run.json").read_text())["run_id"]
-    order = Order(run, scene, root / "map.tif", parcels=scene / "fields.gpkg", models=root / "out")
+    order = Order(run, scene, root / "map.tif", parcels=scene / "fields.gpkg", models=root / "out", unlike=True)
     make_map(order, progress=False)
     with rasterio.open(root / "map.tif") as found:
         assert found.crs == CRSS[0]
@@ -75,6 +76,7 @@ def test_from_a_scene_to_its_map(root, scene, region, monkeypatch, capsys):
     assert classes.max() <= 8  # every pixel was seen at least once
     parcels = gpd.read_file(root / "map_parcels.gpkg")
     assert len(parcels) == len(gpd.read_file(scene / "fields.gpkg"))
+    assert spread_evenly(root / "map_unlike.tif")
     map_with_trees(root, scene)
     register_the_best_baseline(root, metrics["won"], capsys)
 
@@ -90,8 +92,16 @@ def map_with_trees(root, scene):
     for own, (_, window) in zip(maps, table[table["split"] == "test"].iterrows(), strict=True):
         row, column = round((TOP - window["y"]) / 10), round((window["x"] - LEFT) / 10)
         assert (classes[row : row + 12, column : column + 12] == own).mean() > 0.99
-    make_map(Order(str(folder), scene, root / "best.tif"), progress=False)
+    make_map(Order(str(folder), scene, root / "best.tif", unlike=True), progress=False)
     assert (root / "best_hectares.csv").exists()
+    assert spread_evenly(root / "best_unlike.tif")
+
+
+def spread_evenly(file):
+    """On the scene of the training neither usual nor unlike all over, from trees and networks."""
+    with rasterio.open(file) as found:
+        percent = found.read(1)
+    return 30 < percent[percent != 255].mean() < 70
 
 
 def register_the_best_baseline(root, won, capsys):
@@ -110,6 +120,7 @@ def register_the_best_baseline(root, won, capsys):
     lead = chosen["miou"] - float(versions[1]["validation.miou"])
     stage = "train_baselines" if lead >= 0.005 else "train_segmenter"
     assert champion.read_bytes() == (root / "out/tiny" / stage / "model" / "segmenter.safetensors").read_bytes()
+    assert len(read_known_series(champion).held)
     assert (won["model"] == "segmenter") == (lead <= 0)
 
 

@@ -15,6 +15,7 @@ from cluemap.files import DAMAGED_ARRAY, atomic, read_json, write_json
 
 IDENTITY, DONE, TILES = "identity.json", "done.txt", "tiles"
 CLASSES, CONFIDENCE, UNCERTAINTY, PROBABILITY = "classes", "confidence", "uncertainty", "probability"
+UNLIKE = "unlike"  # the training: percent of held-out pixels that are less so
 
 
 class Canvas:

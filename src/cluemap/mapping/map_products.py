@@ -11,9 +11,9 @@ from cluemap.data.scenes.grid import Blocks
 from cluemap.errors import DataError
 from cluemap.mapping.area_tables import hectares, write_tables
 from cluemap.mapping.geotiff import entries, write_cog
-from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, Canvas, TileFiles
+from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, UNLIKE, Canvas, TileFiles
 from cluemap.mapping.map_sources import fingerprint, open_source
-from cluemap.mapping.map_styling import write_preview, write_style
+from cluemap.mapping.map_styling import write_preview, write_style, write_unlike_style
 from cluemap.mapping.model_choice import find_model
 from cluemap.mapping.next_labels import check_unlabelled, choose_next, write_next
 from cluemap.mapping.parcels.parcel_map import map_parcels
@@ -21,10 +21,12 @@ from cluemap.mapping.parcels.parcels import per_parcel, read_parcels
 from cluemap.mapping.raster_prediction import Settings, predict
 from cluemap.mapping.tile_reading import tiling
 from cluemap.mapping.training_match import compare
+from cluemap.model.storage.known_series import read_known_series
 from cluemap.model.storage.parcel_models import FILE as PARCELS
 from cluemap.model.storage.trained_models import load_segmenter
 from cluemap.paths import OUT
 from cluemap.runtime.distributed import Ranks, alone
+from cluemap.statistics.unlike_training import UnlikeTraining
 
 FINEST = 4  # pixels of a map along a pixel of the images: more is no more than a smoother line
 log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class Order:
     parcels: Path | None = None
     settings: Settings = field(default_factory=Settings)
     models: Path = OUT  # where run ids are looked up
+    unlike: bool = False  # also how unlike the training each pixel is
     label_next: int = 0  # how many fields or windows to name that should be labelled next
 
 
@@ -55,9 +58,9 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     Raises:
         CheckpointError: no such model. DataError: bad imagery, or no room.
     """
-    file = find_model(order.model, order.models)
+    file, ranks = find_model(order.model, order.models), ranks or alone()
     if file.name == PARCELS:
-        return map_parcels(order, file, ranks or alone(), progress)
+        return map_parcels(order, file, ranks, progress)
     if order.out.suffix.lower() not in (".tif", ".tiff"):
         raise DataError(f"--out {order.out}: give the map's file, ending in .tif")
     if order.label_next:
@@ -68,16 +71,20 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     wanted = {CLASSES: 1, CONFIDENCE: 1, UNCERTAINTY: 1}
     if order.probabilities or order.label_next:
         wanted[PROBABILITY] = len(names)
+    unlike = None
+    if order.unlike:
+        wanted[UNLIKE] = 1
+        unlike = UnlikeTraining(read_known_series(file), imagery.days, ranks.device)
     settings = order.settings
     _check(settings)
     lines = tiling(settings.tile, imagery.blocks, len(imagery.days), len(card.legend.bands))
-    grid, ranks = imagery.grid.finer(settings.scale), ranks or alone()
+    grid = imagery.grid.finer(settings.scale)
     canvas = fields = None
     if ranks.first:
         for text in compare(card, imagery, order.scene):
             log.warning("%s", text)
         fields = read_parcels(order.parcels, grid, card.legend, order.out) if order.parcels else None
-        identity = _identity(settings, lines, file, fingerprint(imagery), PROBABILITY in wanted)
+        identity = _identity(settings, lines, file, fingerprint(imagery), list(wanted))
         canvas = Canvas(_work(order.out), grid.height, grid.width, wanted, identity)
         canvas.take_in()
         if canvas.resumed:
@@ -88,7 +95,7 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
         if canvas and ranks.world == 1
         else TileFiles(_work(order.out), wanted, set(done), ranks.rank, ranks.world)
     )
-    predict(network.to(ranks.device), card, imagery, goal, settings, ranks.device, progress and ranks.first)
+    predict(network.to(ranks.device), card, imagery, goal, settings, ranks.device, progress and ranks.first, unlike)
     ranks.barrier()
     if canvas is None:
         return []
@@ -102,6 +109,7 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     beside = {
         CONFIDENCE: ["confidence, percent"],
         UNCERTAINTY: ["uncertainty, percent of the highest"],
+        UNLIKE: ["percent of known pixels that are less unlike the training"],
         PROBABILITY: [f"{name}, percent" for name in names],
     }
     files = [order.out]
@@ -109,6 +117,8 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
         if layer in wanted and (layer != PROBABILITY or order.probabilities):
             files.append(order.out.with_name(f"{order.out.stem}_{layer}.tif"))
             write_cog(canvas, layer, grid, files[-1], bands)
+    if unlike is not None:
+        files.append(write_unlike_style(order.out.with_name(f"{order.out.stem}_{UNLIKE}.tif")))
     write_cog(canvas, CLASSES, grid, order.out, ["crop"], card.legend)
     files += [write_style(order.out, card.legend), *write_tables(order.out, table, parcels)]
     files.append(write_preview(order.out, card.legend, dict(zip(table["class"], table["hectares"], strict=True))))
@@ -133,8 +143,8 @@ def _check(given: Settings) -> None:
         raise DataError(f"--scale {given.scale}: give 1 (pixels as the images') to {FINEST}")
 
 
-def _identity(settings: Settings, lines: Blocks, model: Path, images: str, probabilities: bool) -> dict[str, Any]:
+def _identity(settings: Settings, lines: Blocks, model: Path, images: str, layers: list[str]) -> dict[str, Any]:
     """What must be the same for an unfinished map to be gone on with."""
     digest = hashlib.blake2b(model.read_bytes(), digest_size=16).hexdigest()
     kept = asdict(settings) | {"batch": None, "tile": list(lines)}
-    return {"model": digest, "images": images, "settings": kept, "probabilities": probabilities}
+    return {"model": digest, "images": images, "settings": kept, "layers": layers}

@@ -33,6 +33,27 @@ def write_style(out: Path, legend: Legend) -> Path:
     return path
 
 
+def write_unlike_style(raster: Path) -> Path:
+    """`<map>_unlike.qml`: transparent where pixels are as usual, orange to red where few known ones are as unlike."""
+    steps = [
+        (90, "#ffffb2", 0, "usual"), (95, "#fecc5c", 255, "under 1 known pixel of 10 is as unlike"),
+        (99, "#fd8d3c", 255, "under 1 of 20"), (100, "#bd0026", 255, "under 1 of 100"),
+    ]  # fmt: skip
+    items = "".join(
+        f'<item value="{value}" color="{colour}" alpha="{alpha}" label={quoteattr(label)}/>'
+        for value, colour, alpha, label in steps
+    )
+    path = raster.with_suffix(".qml")
+    write_text(
+        path,
+        '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM">\n<qgis version="3.22"><pipe>'
+        '<rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" classificationMin="0" '
+        'classificationMax="100"><rastershader><colorrampshader colorRampType="DISCRETE" minimumValue="0" '
+        f'maximumValue="100">{items}</colorrampshader></rastershader></rasterrenderer></pipe></qgis>\n',
+    )
+    return path
+
+
 def write_preview(out: Path, legend: Legend, hectares: dict[str, float]) -> Path:
     """`<map>.png`: the map in little, read from its overviews, with a legend of the classes that it holds."""
     with rasterio.open(out) as file:

@@ -14,12 +14,13 @@ from tqdm import tqdm
 from cluemap.data.batches import RawBatch, normalise
 from cluemap.data.patches import NODATA, VOID
 from cluemap.data.prefetch import ahead
-from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, Canvas, TileFiles
+from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, UNLIKE, Canvas, TileFiles
 from cluemap.mapping.overlap_blending import Blend, Tile, core, hill, tiles
 from cluemap.mapping.tile_reading import TileReader, tiling
 from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.storage.trained_models import Card
 from cluemap.statistics.calibration import entropy
+from cluemap.statistics.unlike_training import UnlikeTraining
 
 if TYPE_CHECKING:  # GDAL is not needed to predict what lies in memory
     from cluemap.mapping.map_sources import Imagery
@@ -74,10 +75,10 @@ class Window(NamedTuple):
 
 def predict(
     network: Segmenter, card: Card, imagery: "Imagery", canvas: Canvas | TileFiles, settings: Settings,
-    device: torch.device, progress: bool = True,
+    device: torch.device, progress: bool = True, unlike: UnlikeTraining | None = None,
 ) -> int:  # fmt: skip
     """Fill what `canvas` (of the images' size times `settings.scale`) lacks and no other process claims; returns how
-    many windows were run here. `network` lies on `device`, ready for inference.
+    many windows were run here. `network` lies on `device`, ready for inference. unlike: what fills that layer.
     """
     grid = imagery.grid
     plan = layout(settings, card.size, getattr(network, "reach", None), min(grid.height, grid.width))
@@ -99,7 +100,13 @@ def predict(
                 done += len(batch)
                 bar.update(len(batch))
             seen = repeat(seen_of(tile, images), "h w -> (h p) (w q)", p=settings.scale, q=settings.scale)
-            canvas.fill(tile.number, fine.rows, fine.columns, layers(blend, seen, card, canvas))
+            parts = layers(blend, seen, card, canvas)
+            if unlike is not None:
+                found = repeat(
+                    unlike(images[:, :, *tile.own]), "h w -> 1 (h p) (w q)", p=settings.scale, q=settings.scale
+                )
+                parts[UNLIKE] = np.where(seen, found, np.uint8(VOID))
+            canvas.fill(tile.number, fine.rows, fine.columns, parts)
             bar.update(len(tile.windows) - done)  # those that were never seen
             count += done
     return count

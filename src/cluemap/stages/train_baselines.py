@@ -16,11 +16,13 @@ from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
 from cluemap.files import atomic_folder, open_array
 from cluemap.model.storage import checkpoints
+from cluemap.model.storage.known_series import KnownSeries
 from cluemap.model.storage.trained_models import SEGMENTER, about_pixels
 from cluemap.params import BaselineParams
 from cluemap.stages.make_masks import read_masks
 from cluemap.stages.stage import Stage
 from cluemap.statistics.model_calibration import temperature_of
+from cluemap.statistics.taught_series import taught_series
 from cluemap.training.learners.learner_tensors import segmenter_of
 from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, forest, trees
 from cluemap.training.map_scores import map_counts, named_map_scores
@@ -54,6 +56,7 @@ def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
         "full": known.masks("train"),
     }
     indexes = {"weak": windows.indexes("train"), "full": known.indexes("train")}
+    series = {kind: taught_series(of, masks[kind], params.seed) for kind, of in (("weak", windows), ("full", known))}
     metrics: dict[str, Any] = {}
     with atomic_folder(stage.folder / "maps") as folder, atomic_folder(stage.folder / "model") as models:
         for name, make in learners(params.baselines).items():
@@ -61,7 +64,7 @@ def train_baselines(stage: Stage, windows: Windows) -> dict[str, Any]:
                 learner = None
                 if kind == "weak" or (masks[kind] != VOID).any():
                     learner = make(features, params.seed).fit(indexes[kind], np.asarray(masks[kind]))
-                    _save(models / f"{name}_{kind}" / SEGMENTER, name, learner, windows, stage)
+                    _save(models / f"{name}_{kind}" / SEGMENTER, name, learner, windows, stage, series[kind])
                 for split in SPLITS:
                     np.save(_file(folder, name, kind, split), _maps(learner, windows, split))
                 found = open_maps(folder, name, kind, "validation", windows)
@@ -78,10 +81,12 @@ def best(scores: Mapping[str, float]) -> str:
     return max(scores, key=lambda name: -1.0 if np.isnan(scores[name]) else scores[name])
 
 
-def _save(file: Path, name: str, learner: PixelLearner, windows: Windows, stage: Stage) -> None:
+def _save(
+    file: Path, name: str, learner: PixelLearner, windows: Windows, stage: Stage, series: KnownSeries
+) -> None:  # fmt: skip
     network = segmenter_of(learner)
     temperature = temperature_of(network.to(stage.ranks.device), windows, stage.params, stage.ranks)
-    tensors = {f"network/{key}": value for key, value in network.state_dict().items()}
+    tensors = {f"network/{key}": value for key, value in network.state_dict().items()} | series.tensors()
     file.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.save(file, tensors, about_pixels(name, windows, stage.params, temperature))
 

@@ -10,6 +10,7 @@ from cluemap.model.storage.trained_models import SEGMENTER, about
 from cluemap.stages.stage import Stage
 from cluemap.stages.stage_figures import draw_training
 from cluemap.statistics.model_calibration import temperature_of
+from cluemap.statistics.taught_series import taught_series
 from cluemap.training.context_task import segmenter_training
 from cluemap.training.semisupervised.mixed_data import segmenter_data
 
@@ -36,8 +37,11 @@ def train_segmenter(
         temperature = temperature_of(task.published, windows, params, stage.ranks)
         if stage.ranks.first:
             weights = {f"network/{name}": value for name, value in task.published.state_dict().items()}
+            known = taught_series(windows, masks, params.seed)
             with atomic_folder(stage.folder / "model") as folder:
-                checkpoints.save(folder / SEGMENTER, weights, about("segmenter", windows, params, temperature))
+                checkpoints.save(
+                    folder / SEGMENTER, {**weights, **known.tensors()}, about("segmenter", windows, params, temperature)
+                )
             draw_training(stage, run.points())
             metrics = {"validation": scores, "step": trained.step, "temperature": temperature}
             made = f"segmenter of step {trained.step}, validation mIoU {scores['miou']:.3f}"
