@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "as it was": {},
     "class_weights 0.5": {"segmenter.class_weights": 0.5},
     "balanced 0.5": {"segmenter.balanced": 0.5},
+    "tsvit": {"segmenter.kind": "tsvit"},
     "more augmentation": {"augmentation.shifted_days": 5, "augmentation.band_gain": 0.05, "augmentation.light": 0.05},
 }
 
@@ -34,8 +35,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of bench/small_region.py")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--init", type=Path, help="a trained segmenter to start from, as one more variant")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS)[1:], default=list(VARIANTS)[1:])
     given = parser.parse_args()
-    variants = VARIANTS | ({"init": {"segmenter.init": str(given.init.resolve())}} if given.init else {})
+    variants = {name: VARIANTS[name] for name in ("as it was", *given.variants)}
+    variants |= {"init": {"segmenter.init": str(given.init.resolve())}} if given.init else {}
     region, rows = given.out / "help" / "region", []
     region.parent.mkdir(exist_ok=True)
     if not region.exists():
