@@ -173,8 +173,10 @@ def _check(order: "Order", model: ParcelModel) -> None:
         raise DataError("--model is a parcel network: give it the fields, --parcels <polygons>")
     if order.out.suffix.lower() != ".gpkg":
         raise DataError(f"--out {order.out}: a parcel network makes no map of pixels; give a file that ends in .gpkg")
-    if order.probabilities or order.label_next or order.settings.scale != 1:
-        raise DataError("--probabilities, --label-next and --scale are of maps: leave them out with a parcel network")
+    if order.probabilities or order.unlike or order.label_next or order.settings.scale != 1:
+        raise DataError(
+            "--probabilities, --unlike, --label-next and --scale are of maps: leave them out with a parcel network"
+        )
     if model.geometry != GEOMETRY:
         raise DataError(
             f"the parcel network was trained with the geometric features {', '.join(model.geometry)}, parcels of a "
