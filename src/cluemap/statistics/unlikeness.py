@@ -8,7 +8,7 @@ number (Fisher 1932): neither a crop that lies between known ones nor a series o
 Axes: n pixel taught, m pixel held out, p pixel asked about, f feature (a band at an even day), k class.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,12 +49,11 @@ class Unlikeness:
         centres = np.stack([standard[which == k].mean(axis=0) for k in range(len(names))])
         within = _whitener(standard - centres[which])
         axes = within @ _telling_first((centres - centres.mean(axis=0)) @ within)
-        numbers = (mean, deviation, axes, centres @ axes)
-        nothing = torch.zeros(2, 0), torch.zeros(0)
-        one = cls(*(torch.from_numpy(np.asarray(number, np.float32)) for number in numbers), *nothing)
-        found = one.distances(torch.from_numpy(np.asarray(held, np.float32)))
-        one = cls(one.mean, one.deviation, one.axes, one.centres, found.sort(dim=1).values, nothing[1])
-        return cls(*list(vars(one).values())[:-1], one.together(found).sort().values)
+        numbers = [_floats(number) for number in (mean, deviation, axes, centres @ axes)]
+        one = cls(numbers[0], numbers[1], numbers[2], numbers[3], torch.zeros(2, 0), torch.zeros(0))
+        found = one.distances(_floats(held))
+        one = replace(one, held=found.sort(dim=1).values)
+        return replace(one, shared=one.together(found).sort().values)
 
     def to(self, device: torch.device) -> "Unlikeness":
         return Unlikeness(**{name: value.to(device) for name, value in vars(self).items()})
@@ -89,3 +88,7 @@ def _whitener(centred: NDArray[np.float64]) -> NDArray[np.float64]:
 def _telling_first(centres: NDArray[np.float64]) -> NDArray[np.float64]:
     """k f, their mean 0 -> f f: a rotation whose first k - 1 columns span them."""
     return np.linalg.svd(centres, full_matrices=True)[2].T
+
+
+def _floats(numbers: NDArray) -> Tensor:
+    return torch.from_numpy(np.asarray(numbers, np.float32))
