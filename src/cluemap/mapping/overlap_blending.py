@@ -109,8 +109,9 @@ class Blend:
         self.total[:, *here] += probabilities * self.weight
         self.weights[here] += self.weight
 
-    def mean(self) -> NDArray[np.float32]:
-        """k h w over the tile's own pixels; 0 where no window was added."""
+    def mean(self, top: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """k h w over the tile's own pixels, or those of its rows from `top` to `stop`; 0 where no window was added."""
         rows, columns = self.tile.own
+        rows = slice(rows.start + top, rows.stop if stop is None else min(rows.start + stop, rows.stop))
         weights = np.maximum(self.weights[rows, columns], np.float32(1e-20))
         return np.asarray(self.total[:, rows, columns] / weights, np.float32)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # GDAL is not needed to predict what lies in memory
 
 PERCENT = 100
 OVERLAP = 0.5
+ROWS = 64  # of a tile whose probabilities become layers at once
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,18 @@ def seen_of(tile: Tile, images: NDArray[np.int16]) -> NDArray[np.bool_]:
 def layers(
     blend: Blend, seen: NDArray[np.bool_], card: Card, canvas: Canvas | TileFiles
 ) -> dict[str, NDArray[np.uint8]]:
-    """The tile's pixels of every layer of the canvas, VOID where never seen; shares in percent."""
-    mean = blend.mean()
+    """The tile's pixels of every layer of the canvas, VOID where never seen; shares in percent. Some rows at a time:
+    what lies between the sums and the layers is many times as large as these."""
+    parts = [
+        _layers(blend.mean(top, top + ROWS), seen[top : top + ROWS], card, canvas) for top in range(0, len(seen), ROWS)
+    ]
+    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+
+
+def _layers(
+    mean: NDArray[np.float32], seen: NDArray[np.bool_], card: Card, canvas: Canvas | TileFiles
+) -> dict[str, NDArray[np.uint8]]:
+    """k h w, h w."""
     winner = mean.argmax(axis=0).astype(np.uint8) + (not card.legend.background)
     shares = np.rint(mean * PERCENT).astype(np.uint8)
     found = {CLASSES: winner[None], CONFIDENCE: shares.max(axis=0)[None]}
