@@ -3,8 +3,7 @@
 A round fits a learner on the masks of the round before and asks it again about the same windows, where only classes of
 the image label may win (METHOD section 13). With `refine.folds` of 2 or more no window is asked of a learner that was
 fitted on its own masks. No truth is opened here: `score_refined`, which comes after, only reports. Several ranks share
-the windows; the masks have the same bits for any number of them, but for the network's: it is fitted by all ranks
-together, as segmenters are, which is the same within rounding.
+the windows; the masks have the same bits for any number of them.
 
 Between rounds the id 0 is a class in every data set: where there is no background it is the rest, land that no CAM
 claimed, allowed in every window; it becomes 255 when the masks are published. Without it the rounds would have to give
@@ -91,7 +90,7 @@ def _rounds(
             break
         network = None
         if params.learner == "network":
-            before = disk.probabilities(number - 1) if number else None
+            before = disk.probabilities(number - 1) if number and ranks.first else None
             known = {**identity, "round": number}
             network = NetworkFit(stage.params, disk.network(number), known, Under(f"round_{number + 1}", log), before)
         keep = None
@@ -101,8 +100,6 @@ def _rounds(
         about = course_of(found["train"], history[-1]["train"])
         if ranks.first:
             disk.keep(number, found, about)
-        keep = None  # closes the file of probabilities, which the other ranks read next
-        ranks.barrier()
         history.append(found)
         course.append(about)
     best = best_round(course)

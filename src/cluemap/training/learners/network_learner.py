@@ -2,8 +2,8 @@
 
 A network that is free to does learn them (METHOD section 13). This one takes few steps from scratch, with dropout,
 weight decay, flips and dropped dates, answers with the average of its weights, and from the second round on learns the
-probabilities of the round before in place of classes. It is trained by the loop that trains segmenters, by all ranks
-together.
+probabilities of the round before in place of classes. It is trained by the loop that trains segmenters, on the first
+rank alone: so the rounds have the same bits for any number of ranks.
 """
 
 from dataclasses import dataclass, replace
@@ -14,15 +14,18 @@ import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cluemap.data.batches import stream
 from cluemap.data.windows import Windows
+from cluemap.errors import CluemapError, Interrupted, NotFinite
 from cluemap.model.method.pseudo_masks import IGNORED
 from cluemap.model.storage import checkpoints
 from cluemap.model.storage.initial_weights import NONE
 from cluemap.params import AugmentationParams, Params
 from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.execution import autocast
+from cluemap.runtime.stop_signals import Stop
 from cluemap.training.learners.pixel_learners import check_labelled
 from cluemap.training.segmenter_task import SegmenterTask, new_segmenter
 from cluemap.training.task import Data, Log, Settings
@@ -63,25 +66,36 @@ class NetworkLearner:
         """Learn from these training windows: the probabilities that are told, or else masks n h w, a row a window.
 
         Raises:
-            TrainingError: no pixel is labelled; a batch that is smaller than the number of ranks.
-            Interrupted, NotFinite: see `Trainer.train`.
+            TrainingError: no pixel is labelled.
+            Interrupted, NotFinite: see `Trainer.train`; on every rank.
         """
         check_labelled(masks)
+        with Stop():  # a rank that waits leaves when the first one has saved its state
+            outcome = self.ranks.agree(self._outcome(indexes, masks) if self.ranks.first else None)
+        if isinstance(outcome, CluemapError):
+            raise outcome
+        network = new_segmenter(self.windows, self.params)
+        network.load_state_dict(outcome)
+        self.network = network.to(self.ranks.device).eval()
+        return self
+
+    def _outcome(self, indexes: NDArray[np.int64], masks: NDArray[np.uint8]) -> dict[str, Tensor] | CluemapError:
+        """The weights of the first rank's fit, or why it has none."""
         params, told, windows = self.params, self.told, self.windows
+        alone = Ranks(0, 1, self.ranks.device)
         whole = np.full((windows.card.counts["train"], *masks.shape[1:]), IGNORED, np.uint8)
         whole[windows.mask_row[indexes]] = masks
-        task = RoundTask(new_segmenter(windows, params), windows, params, self.ranks)
+        task = RoundTask(new_segmenter(windows, params), windows, params, alone)
         task.weigh(masks, told.probabilities)
         found = checkpoints.load_last(told.folder)
         settings = Settings(params.segmenter, params.compute, params.checkpoint, params.seed, told.identity)
         same = found is not None and found.about["identity"] == told.identity
-        trained = Trainer(
-            task, Data(windows, indexes, whole, told.probabilities), settings, self.ranks, told.log, told.folder,
-            found if same else None,
-        ).train()  # fmt: skip
-        task.network.load_state_dict(checkpoints.split(trained, "network/"))
-        self.network = task.network.eval()
-        return self
+        data = Data(windows, indexes, whole, told.probabilities)
+        try:
+            trained = Trainer(task, data, settings, alone, told.log, told.folder, found if same else None).train()
+        except (Interrupted, NotFinite) as error:
+            return error
+        return {name: value.cpu() for name, value in checkpoints.split(trained, "network/").items()}
 
     def of(self, indexes: NDArray[np.int64]) -> NDArray[np.float32]:
         """n h w s: the probability of every id of these windows' pixels."""
