@@ -104,10 +104,10 @@ def test_outputs_and_tracked_data_lie_on_the_disk_once(project):
     dvc(project, "repro", "prepare@tiny")
     files = [file for file in (project / "out" / "tiny").rglob("*") if file.is_file() and ".state" not in file.parts]
     assert len(files) > 8
-    assert {file.stat().st_nlink for file in files} == {2}
+    assert min(file.stat().st_nlink for file in files) >= 2  # more where small files hold the same
     dvc(project, "checkout", "-q", "--relink", "data.dvc")
     files += [file for file in (project / "data" / "tiny").rglob("*") if file.is_file()]
-    assert {file.stat().st_nlink for file in files} == {2}
+    assert min(file.stat().st_nlink for file in files) >= 2
 
 
 def test_a_fresh_clone_without_the_data_is_told_how_to_make_them(project):

@@ -387,7 +387,7 @@ def test_mlflow_is_imported_in_tracking_alone_and_only_when_a_store_is_opened(tm
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             importers |= {file.name for name in names if name.split(".")[0] == "mlflow"}
-    assert importers == {"mlflow_store.py", "model_registry.py", "registered_model.py"}
+    assert importers == {"mlflow_store.py", "model_registry.py", "registered_model.py", "registered_parcels.py"}
     code = "import cluemap.tracking, sys; print('mlflow' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]

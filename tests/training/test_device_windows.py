@@ -73,4 +73,7 @@ def test_only_a_gpu_with_room_holds_the_windows(windows, monkeypatch):
     monkeypatch.setattr(module, "DeviceWindows", lambda *given: given)
     assert windows_on_device(windows, train, torch.device("cuda")) is None
     free["bytes"] = 2 * wanted
-    assert windows_on_device(windows, train, torch.device("cuda")) == (windows, train, torch.device("cuda"))
+    more = np.concatenate([train, train[:3]])  # some are drawn more often than others, and lie there once
+    held, indexes, device = windows_on_device(windows, more, torch.device("cuda"))
+    assert (held, device) == (windows, torch.device("cuda"))
+    assert indexes.tolist() == train.tolist()

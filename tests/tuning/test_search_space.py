@@ -168,7 +168,7 @@ SPACE = {"parcels.learning_rate": {"low": 1.0e-4, "high": 0.1}, "parcels.kind": 
 
 
 def test_parcels_are_tuned_by_keys_of_parcels_alone(file):
-    tuned.change(file, tune={"objective": "parcel_miou", "space": SPACE})
+    tuned.change(file, tune={"objective": "parcel_miou", "space": {"clues.count": {"low": 1, "high": 8}, **SPACE}})
     with pytest.raises(ParamsError, match=r"which does not depend on clues\..*search keys of `parcels` alone"):
         read_tuning("tiny", file)
     tuning = read_tuning("tiny", file, only=list(SPACE))
