@@ -11,10 +11,13 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from few_labels import Finished
 
 from cluemap.data.splits.labelled_part import with_known_labels
 from cluemap.data.windows import Windows
@@ -73,20 +76,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file of the runs")
     given = parser.parse_args()
     prepared = (given.prepared or stage_folder(given.dataset, "prepare", OUT)).resolve()
-    kept: dict[str, dict[str, float]] = {}
-    if given.json and given.json.exists():
-        kept = json.loads(given.json.read_text())
+    kept = Finished(given.json)
     for percent in given.percents:
         for method in given.methods:
             runs = []
             for seed in given.seeds:
                 name = f"{given.dataset} {percent:g} % {given.fold} {' '.join(given.change)} {method} {seed}"
-                if name not in kept:
-                    kept[name] = run(method, percent, seed, given, prepared)
-                    if given.json:
-                        given.json.write_text(json.dumps(kept, indent=1))
-                runs.append(kept[name])
-                print(name, {key: round(value, 3) for key, value in kept[name].items()}, flush=True)
+                runs.append(kept.get(name, partial(run, method, percent, seed, given, prepared)))
             cells = ", ".join(f"{key} {100 * mean(one[key] for one in runs):.1f}" for key in runs[0])
             print(f"{percent:g} % of image labels, {method}: {cells}", flush=True)
 

@@ -12,7 +12,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -93,6 +95,23 @@ def scored(windows: Windows, fold: str, indexes: NDArray[np.int64], maps: NDArra
     return scores(confusion(truth, maps, Ids(len(legend.classes), legend.background)))
 
 
+class Finished:
+    """Runs that are kept in a file (None: in memory alone), so that none is made twice."""
+
+    def __init__(self, file: Path | None):
+        self.file = file
+        self.runs: dict[str, dict[str, float]] = json.loads(file.read_text()) if file and file.exists() else {}
+
+    def get(self, name: str, make: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The run of this name, made and kept where it is not there yet; printed."""
+        if name not in self.runs:
+            self.runs[name] = make()
+            if self.file:
+                self.file.write_text(json.dumps(self.runs, indent=1))
+        print(name, {key: round(value, 3) for key, value in self.runs[name].items()}, flush=True)
+        return self.runs[name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="demo")
@@ -109,9 +128,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="the learning curve, a PNG")
     given = parser.parse_args()
     windows = Windows.open((given.prepared or stage_folder(given.dataset, "prepare", OUT)) / "windows")
-    kept: dict[str, dict[str, float]] = {}
-    if given.json and given.json.exists():
-        kept = json.loads(given.json.read_text())
+    kept = Finished(given.json)
     curves: dict[str, dict[int, list[float]]] = {}
     for count in given.windows:
         print(f"{count} windows with masks")
@@ -123,21 +140,14 @@ def main() -> None:
         learning_curve(curves, given.figure, f"Windows with masks, and the score on the {given.fold} fold")
 
 
-def table(
-    count: int, given: argparse.Namespace, windows: Windows, kept: dict[str, dict[str, float]]
-) -> dict[str, list[dict[str, float]]]:
+def table(count: int, given: argparse.Namespace, windows: Windows, kept: Finished) -> dict[str, list[dict[str, float]]]:
     """What each method's runs found, a seed each; `kept` holds those that are finished."""
     found: dict[str, list[dict[str, float]]] = {}
     for seed in given.seeds:
         for method in given.methods:
             sizes = f"{given.steps} {given.batch} {given.ratio} {given.fold}"
             name = f"{given.dataset} {count} {given.kept_out} {sizes} {method} {seed}"
-            if name not in kept:
-                kept[name] = run(method, count, seed, given, windows)
-                if given.json:
-                    given.json.write_text(json.dumps(kept, indent=1))
-            found.setdefault(method, []).append(kept[name])
-            print(name, {key: round(value, 3) for key, value in kept[name].items()}, flush=True)
+            found.setdefault(method, []).append(kept.get(name, partial(run, method, count, seed, given, windows)))
     return found
 
 

@@ -94,8 +94,8 @@ class LabelledParams(Block):
         return self.share == 1.0 and not self.count and not self.file
 
 
-class CourseParams(Block):
-    """The optimiser's course, of every network that is trained."""
+class StepParams(Block):
+    """The optimiser's course, of every network that is trained, validated or not."""
 
     batch: int = Positive
     steps: int = Positive
@@ -104,6 +104,11 @@ class CourseParams(Block):
     warmup: float = Share
     weight_decay: float = Field(ge=0.0)
     weight_averaging: float = Field(ge=0.0, lt=1.0)
+
+
+class CourseParams(StepParams):
+    """The course of a network that is validated on its way."""
+
     validate_every: int = Positive
 
 
@@ -271,8 +276,8 @@ class MaskParams(Block):
     curve_points: int = Field(ge=2)
 
 
-class RefineParams(Block):
-    """From `batch` on: the course of the learner `network`, whose sizes are those of LtaeParams."""
+class RefineParams(StepParams):
+    """The course, and all from `whitening` on, is the learner `network`'s; its sizes are those of LtaeParams."""
 
     learner: Literal["none", "linear", "trees", "network"]
     start: Literal["masks", "image_labels"]
@@ -282,13 +287,6 @@ class RefineParams(Block):
     pixels: int = Positive
     parcels: bool
     keep_probabilities: bool
-    batch: int = Positive
-    steps: int = Positive
-    learning_rate: float = Positive
-    final_learning_rate: float = Field(ge=0.0)
-    warmup: float = Share
-    weight_decay: float = Field(ge=0.0)
-    weight_averaging: float = Field(ge=0.0, lt=1.0)
     whitening: float = Field(ge=0.0)
     dropout: float = Field(ge=0.0, lt=1.0)
     flips: bool

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluemap.data.scenes.grid import Blocks
+import geopandas as gpd
+
+from cluemap.data.scenes.grid import Blocks, Grid
 from cluemap.errors import DataError
 from cluemap.mapping.area_tables import hectares, write_tables
 from cluemap.mapping.geotiff import entries, write_cog
 from cluemap.mapping.map_canvas import CLASSES, CONFIDENCE, PROBABILITY, UNCERTAINTY, UNLIKE, Canvas, TileFiles
-from cluemap.mapping.map_sources import fingerprint, open_source
+from cluemap.mapping.map_sources import Imagery, fingerprint, open_source
 from cluemap.mapping.map_styling import write_preview, write_style, write_unlike_style
 from cluemap.mapping.model_choice import find_model
 from cluemap.mapping.next_labels import check_unlabelled, choose_next, write_next
@@ -23,7 +25,7 @@ from cluemap.mapping.tile_reading import tiling
 from cluemap.mapping.training_match import compare
 from cluemap.model.storage.known_series import read_known_series
 from cluemap.model.storage.parcel_models import FILE as PARCELS
-from cluemap.model.storage.trained_models import load_segmenter
+from cluemap.model.storage.trained_models import Card, load_segmenter
 from cluemap.paths import OUT
 from cluemap.runtime.distributed import Ranks, alone
 from cluemap.statistics.unlike_training import UnlikeTraining
@@ -67,10 +69,9 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
         check_unlabelled(order.out)
     network, card = load_segmenter(file)
     imagery = open_source(order.scene, card.legend, order.patch)
-    names = [name for _, name, _ in entries(card.legend)]
     wanted = {CLASSES: 1, CONFIDENCE: 1, UNCERTAINTY: 1}
     if order.probabilities or order.label_next:
-        wanted[PROBABILITY] = len(names)
+        wanted[PROBABILITY] = len(entries(card.legend))
     unlike = None
     if order.unlike:
         wanted[UNLIKE] = 1
@@ -100,12 +101,21 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     if canvas is None:
         return []
     canvas.take_in()
+    files = _write(order, canvas, imagery, card, grid, fields)
+    shutil.rmtree(canvas.folder)
+    return files
 
+
+def _write(
+    order: Order, canvas: Canvas, imagery: Imagery, card: Card, grid: Grid, fields: gpd.GeoDataFrame | None
+) -> list[Path]:
+    """The map's files, from a canvas that is full; fields: what --parcels gave."""
     asked = choose_next(canvas, imagery, card, order.scene, fields, order.label_next) if order.label_next else None
     table = hectares(canvas, grid, card.legend)
     if not table["pixels"].iloc[:-1].any():
         log.warning("no pixel of the map was ever seen: it is empty; are the dates clouded all over?")
     parcels = None if fields is None else per_parcel(canvas, grid, card.legend, fields)
+    names = [name for _, name, _ in entries(card.legend)]
     beside = {
         CONFIDENCE: ["confidence, percent"],
         UNCERTAINTY: ["uncertainty, percent of the highest"],
@@ -114,17 +124,16 @@ def make_map(order: Order, progress: bool = True, ranks: Ranks | None = None) ->
     }
     files = [order.out]
     for layer, bands in beside.items():
-        if layer in wanted and (layer != PROBABILITY or order.probabilities):
+        if layer in canvas.layers and (layer != PROBABILITY or order.probabilities):
             files.append(order.out.with_name(f"{order.out.stem}_{layer}.tif"))
             write_cog(canvas, layer, grid, files[-1], bands)
-    if unlike is not None:
+    if order.unlike:
         files.append(write_unlike_style(order.out.with_name(f"{order.out.stem}_{UNLIKE}.tif")))
     write_cog(canvas, CLASSES, grid, order.out, ["crop"], card.legend)
     files += [write_style(order.out, card.legend), *write_tables(order.out, table, parcels)]
     files.append(write_preview(order.out, card.legend, dict(zip(table["class"], table["hectares"], strict=True))))
     if asked is not None:
         files.append(write_next(asked, order.out))
-    shutil.rmtree(canvas.folder)
     return files
 
 

@@ -2,12 +2,10 @@
 
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluemap.data.patches import Legend
 from cluemap.data.scenes.imagery import STORED
 from cluemap.data.scenes.imagery import Imagery as SceneImagery
 from cluemap.data.scenes.reflectance import check_level
@@ -16,7 +14,8 @@ from cluemap.data.scenes.seasons import YEAR, of_years
 from cluemap.data.scenes.tables import listed
 from cluemap.errors import DataError
 from cluemap.mapping.map_sources import Imagery
-from cluemap.model.storage.trained_models import Training
+from cluemap.model.storage.parcel_models import ParcelModel
+from cluemap.model.storage.trained_models import Card, Training
 
 NEAR = 20  # days within which two dates show the same state of the crops
 COVERED = 0.6  # share of the training's days that should be near a date of the scene
@@ -24,20 +23,7 @@ FEW = 0.5  # of the dates of the training's median window
 FAR = 2.0  # standard deviations of the training's values
 
 
-class Trained(Protocol):
-    """What a model says of its training."""
-
-    @property
-    def legend(self) -> Legend: ...
-    @property
-    def mean(self) -> NDArray[np.float32]: ...
-    @property
-    def std(self) -> NDArray[np.float32]: ...
-    @property
-    def training(self) -> Training | None: ...
-
-
-def compare(card: Trained, imagery: Imagery, folder: Path) -> list[str]:
+def compare(card: Card | ParcelModel, imagery: Imagery, folder: Path) -> list[str]:
     """What is unlike the training, in figures; raises DataError where no map can come of it."""
     said = []
     if isinstance(imagery, SceneImagery):
@@ -76,7 +62,7 @@ def of_dates(training: Training, days: NDArray[np.int16]) -> list[str]:
     return said
 
 
-def of_level(card: Trained, samples: list[NDArray[np.int16]]) -> list[str]:
+def of_level(card: Card | ParcelModel, samples: list[NDArray[np.int16]]) -> list[str]:
     """Bands whose values lie off those of the training."""
     far = []
     for band, mean, std, values in zip(card.legend.bands, card.mean, card.std, samples, strict=True):
@@ -96,7 +82,7 @@ def distance(days: NDArray, others: NDArray) -> NDArray:
     return np.minimum(apart, YEAR - apart).min(axis=1)
 
 
-def _of_classes(card: Trained, folder: Path) -> list[str]:
+def _of_classes(card: Card | ParcelModel, folder: Path) -> list[str]:
     """Classes of scene.yaml that the model does not know."""
     names = {one.name for one in classes_of(read_scene(folder))} - {"background"}
     unknown = sorted(names - set(card.legend.class_names))

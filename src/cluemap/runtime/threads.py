@@ -34,13 +34,15 @@ def crowded(environment: Mapping[str, str], load: Path = LOAD) -> bool:
     """Whether this process's threads and what others run now are more than the machine has cores."""
     if not load.exists():  # not Linux, where torch holds another OpenMP
         return False
-    looks = []
-    for _ in range(LOOKS):
-        looks.append(int(load.read_text().split()[3].partition("/")[0]))
-        time.sleep(APART)
     given = environment.get(COUNT, "").partition(",")[0].strip()
     threads = int(given) if given.isdecimal() else cores()
-    return min(looks) - 1 + threads > (os.cpu_count() or 1)
+    for look in range(LOOKS):  # a quiet machine needs one
+        if look:
+            time.sleep(APART)
+        running = int(load.read_text().split()[3].partition("/")[0])
+        if running - 1 + threads <= (os.cpu_count() or 1):
+            return False
+    return True
 
 
 def share(processes: int, environment: Mapping[str, str]) -> dict[str, str]:

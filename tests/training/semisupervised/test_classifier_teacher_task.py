@@ -1,8 +1,5 @@
 """Teacher and student on few image labels: losses, clues, resume, what is published; no map knows its place."""
 
-import os
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +7,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from interrupted_stage import interrupted
 
 import train_classifier
 from cluemap.data.windows import UNLABELLED
@@ -21,7 +19,6 @@ from cluemap.model.storage.trained_models import load_classifier
 from cluemap.params import load_params
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages.stage import Stage
-from cluemap.tracking import NoRun
 from cluemap.training.classifier_task import ClassifierTask, new_classifier
 from cluemap.training.inference import cams, scan
 from cluemap.training.semisupervised.classifier_teacher_task import ClassifierTeacherTask, classifier_training
@@ -179,21 +176,7 @@ def test_it_applies_only_where_image_labels_are_hidden(prepared, tmp_path):
 def train(root: Path, monkeypatch, stop: int | None = None) -> None:
     """Stage train_classifier in this process, without a run store; `stop`: a signal comes in this step."""
 
-    @contextmanager
-    def run(self, upstream=(), experiment="training", resume=None):
-        yield NoRun()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stage, "run", run)
-        patch.setattr(train_classifier, "draw_training", lambda stage, points, marks: None)
-        real = ClassifierTeacherTask.losses
-
-        def losses(self, forward, batch, step):
-            if step == stop:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return real(self, forward, batch, step)
-
-        patch.setattr(ClassifierTeacherTask, "losses", losses)
+    with interrupted(monkeypatch, ClassifierTeacherTask, "train_classifier.draw_training", stop):
         train_classifier.work(stage_of(root))
 
 

@@ -1,8 +1,5 @@
 """Teacher and student on few masks: batches, losses, resume, what is published, and that no map knows its place."""
 
-import os
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +7,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from interrupted_stage import interrupted
 
 from cluemap.data.batches import load
 from cluemap.data.splits.labelled_part import with_known_labels
@@ -23,7 +21,6 @@ from cluemap.params import load_params
 from cluemap.runtime.distributed import Ranks
 from cluemap.stages.stage import Stage
 from cluemap.stages.train_segmenter import train_segmenter
-from cluemap.tracking import NoRun
 from cluemap.training.context_task import segmenter_training
 from cluemap.training.inference import inputs_of
 from cluemap.training.segmenter_task import SegmenterTask, new_segmenter, score_on
@@ -179,21 +176,7 @@ def train(root: Path, monkeypatch, stop: int | None = None) -> None:
     """Stage train_reference in this process, without a run store; `stop`: a signal comes in this step."""
     windows, params = of(root)
 
-    @contextmanager
-    def run(self, upstream=(), experiment="training", resume=None):
-        yield NoRun()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stage, "run", run)
-        patch.setattr("cluemap.stages.train_segmenter.draw_training", lambda stage, points: None)
-        real = TeacherTask.losses
-
-        def losses(self, forward, batch, step):
-            if step == stop:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return real(self, forward, batch, step)
-
-        patch.setattr(TeacherTask, "losses", losses)
+    with interrupted(monkeypatch, TeacherTask, "cluemap.stages.train_segmenter.draw_training", stop):
         stage = Stage("train_reference", params, ALONE, root / "out", root / "out/tiny/prepare")
         train_segmenter(stage, windows, windows.masks("train"), f"truth {windows.part}", ("prepare",))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -137,26 +137,41 @@ def check_published(parcels: Parcels) -> None:
         )
 
 
+B = TypeVar("B", bound=ParcelBatch)
+
+
+class PreparedParcels(Generic[B]):
+    """What every `cluemap.training.task.TrainingData` of prepared parcels has: its source, and batches read ahead."""
+
+    loading: Loading
+    stage = "prepare_parcels"
+    output = "parcels"
+
+    @property
+    def digest(self) -> str:
+        return self.loading.parcels.card.digest
+
+    def batches(self, order: Iterable[tuple[int, NDArray[np.int64]]], device: torch.device) -> Iterator[B]:
+        for batch in ahead((self.batch(indexes, step) for step, indexes in order), 2):
+            yield batch.to(device)
+
+    def batch(self, indexes: NDArray[np.int64], step: int) -> B:
+        """With the pixels drawn for this step."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, eq=False)
-class ParcelData:
-    """The parcels trained on: see `cluemap.training.task.TrainingData`."""
+class ParcelData(PreparedParcels[ParcelBatch]):
+    """The parcels trained on."""
 
     loading: Loading
     indexes: NDArray[np.int64]
     pixels: int
     seed: int
     unit: str = "parcels"
-    stage: str = "prepare_parcels"
-    output: str = "parcels"
-
-    @property
-    def digest(self) -> str:
-        return self.loading.parcels.card.digest
 
     def names(self, indexes: NDArray[np.int64]) -> list[str]:
         return list(self.loading.parcels.table["name"].iloc[indexes])
 
-    def batches(self, order: Iterable[tuple[int, NDArray[np.int64]]], device: torch.device) -> Iterator[ParcelBatch]:
-        made = (self.loading.batch(indexes, self.pixels, (self.seed, step)) for step, indexes in order)
-        for batch in ahead(made, 2):
-            yield batch.to(device)
+    def batch(self, indexes: NDArray[np.int64], step: int) -> ParcelBatch:
+        return self.loading.batch(indexes, self.pixels, (self.seed, step))

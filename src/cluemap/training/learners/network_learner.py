@@ -22,7 +22,7 @@ from cluemap.errors import CluemapError, Interrupted, NotFinite
 from cluemap.model.method.pseudo_masks import IGNORED
 from cluemap.model.storage import checkpoints
 from cluemap.model.storage.initial_weights import NONE
-from cluemap.params import AugmentationParams, Params
+from cluemap.params import AugmentationParams, Params, StepParams
 from cluemap.runtime.distributed import Ranks
 from cluemap.runtime.execution import autocast
 from cluemap.runtime.stop_signals import Stop
@@ -31,10 +31,7 @@ from cluemap.training.segmenter_task import SegmenterTask, new_segmenter
 from cluemap.training.task import Data, Log, Settings
 from cluemap.training.trainer import Trainer
 
-COURSE = (
-    *("batch", "steps", "learning_rate", "final_learning_rate", "warmup"),
-    *("weight_decay", "weight_averaging", "whitening"),
-)  # keys of `refine` that stand in place of those of `segmenter`
+COURSE = (*StepParams.model_fields, "whitening")  # keys of `refine` that stand in place of those of `segmenter`
 EVEN = 1.0  # power of the classes' weights: all have the same mass, as for the linear learner
 
 

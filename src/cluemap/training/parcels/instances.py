@@ -6,7 +6,7 @@ labels exclude is unlikely for every parcel that no edge cuts: -log of the proba
 parcels may be void, which no label tells; they can still be why a class is there. No truth is read.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cluemap.data.parcels.batches import Loading, ParcelBatch
+from cluemap.data.parcels.batches import Loading, ParcelBatch, PreparedParcels
 from cluemap.data.parcels.parcels import Parcels
-from cluemap.data.prefetch import ahead
 from cluemap.data.windows import Windows
 from cluemap.training.parcels.parcel_task import ParcelTask
 from cluemap.training.parcels.voting import candidates, parts_of, windows_by_patch
@@ -37,8 +36,8 @@ class WindowBatch(ParcelBatch):
 
 
 @dataclass(frozen=True, eq=False)
-class WindowData:
-    """The windows trained on: see `cluemap.training.task.TrainingData`."""
+class WindowData(PreparedParcels[WindowBatch]):
+    """The windows trained on."""
 
     loading: Loading
     windows: Windows
@@ -47,12 +46,6 @@ class WindowData:
     pixels: int
     seed: int
     unit: str = "windows"
-    stage: str = "prepare_parcels"
-    output: str = "parcels"
-
-    @property
-    def digest(self) -> str:
-        return self.loading.parcels.card.digest
 
     @property
     def indexes(self) -> NDArray[np.int64]:
@@ -60,10 +53,6 @@ class WindowData:
 
     def names(self, indexes: NDArray[np.int64]) -> list[str]:
         return list(self.windows.table["name"].iloc[indexes])
-
-    def batches(self, order: Iterable[tuple[int, NDArray[np.int64]]], device: torch.device) -> Iterator[WindowBatch]:
-        for batch in ahead((self.batch(indexes, step) for step, indexes in order), 2):
-            yield batch.to(device)
 
     def batch(self, indexes: NDArray[np.int64], step: int) -> WindowBatch:
         """The parcels of some windows with the pixels drawn for this step."""
