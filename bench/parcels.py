@@ -87,7 +87,7 @@ def _of_network(found: dict, parcels: Parcels, params, ranks: Ranks) -> None:
     """Training steps with pixels drawn and loaded, and a prediction from all pixels of all parcels."""
     indexes, kind = np.arange(len(parcels)), params.parcels.kind
     loading = Loading(parcels, Scaling.of(parcels, indexes), parcels.truth().astype(np.int64) - 1, masks=True)
-    network = new_parcel_network(parcels, params).to(ranks.device)
+    network = new_parcel_network(parcels, params, indexes).to(ranks.device)
     task = ParcelTask(network, loading, indexes[:0], params, ranks)
     data = ParcelData(loading, indexes, params.parcels.pixels, params.seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)

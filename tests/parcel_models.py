@@ -13,6 +13,7 @@ LEGEND = Legend(("B04", "B08", "B11"), (0, 0, 0), tuple(CropClass(name, "#ff7f0e
 SCALING = {"mean": [900, 1500, 1100], "std": [300, 500, 400], "geometry_mean": [120, 9, 0.8, 0.3],
            "geometry_std": [60, 11, 0.2, 0.2]}  # fmt: skip
 TEMPERATURE = 1.6
+MIDDLE = 377.5  # day in the middle of the training's season, from autumn to spring
 
 
 def write_parcel_model(folder, kind="pse_tae", seed=3, dataset="d", **changes) -> dict[str, torch.Tensor]:
@@ -30,6 +31,7 @@ def write_parcel_model(folder, kind="pse_tae", seed=3, dataset="d", **changes) -
             value.mul_(20)  # parcels differ
     told = {"kind": KIND, "dataset": dataset, "digest": "x", "legend": LEGEND.to_json(), "geometry": list(GEOMETRY),
             "background": False, "scaling": SCALING, "network": params.model_dump(mode="json"),
-            "training": {"days": [5, 50, 90, 300, 340], "dates": [3, 5, 7]}, "temperature": TEMPERATURE}  # fmt: skip
+            "training": {"days": [5, 50, 90, 300, 340], "dates": [3, 5, 7]}, "temperature": TEMPERATURE,
+            "middle_day": MIDDLE}  # fmt: skip
     checkpoints.save(folder / FILE, {f"network/{name}": value for name, value in state.items()}, {**told, **changes})
     return state

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cluemap.data.patches import NODATA
-from cluemap.data.series_features import SeriesFeatures, season
+from cluemap.data.series_features import SeriesFeatures, median_span, season, years_apart
 from cluemap.model.networks.pixel_segmenter import EvenSeries
 from cluemap.training.parcels import baselines
 
@@ -71,7 +71,26 @@ def test_a_parcel_first_seen_after_new_year_has_the_features_of_its_neighbours()
         images, days, _ = windows.series(index)
         return images.reshape(len(days), BANDS, -1).transpose(2, 0, 1), season(days)
 
-    parcels = SimpleNamespace(series=series, geometry=np.zeros((3, 1), np.float32))
+    def spans(indexes):
+        return np.stack([series(index)[1][[0, -1]] for index in indexes])
+
+    parcels = SimpleNamespace(series=series, spans=spans, geometry=np.zeros((3, 1), np.float32))
     found = baselines.features(parcels, np.arange(3), np.arange(3))[:, :-1].reshape(3, -1, BANDS)
     half = slice(found.shape[1] // 2, None)  # after New Year
     np.testing.assert_allclose(found[2, half], found[0, half], rtol=1e-5)
+
+
+def test_a_parcel_seen_at_the_end_of_its_series_alone_stays_in_its_year():
+    """Its few dates lie more than half a year behind the middle of the season, its series does not."""
+    days, even = np.array([260, 400, 600, 660]), np.arange(200, 561, 10)
+    pixels = np.full((2, 4, BANDS), NODATA, np.int16)
+    pixels[:, 2], pixels[:, 3] = 500, 900
+    assert (baselines.median_series(pixels, days, even) == 500).all()
+
+
+@pytest.mark.parametrize("years", [-1, 0, 1, 6])
+def test_seasons_any_number_of_years_apart(years):
+    dates = season(AUTUMN)
+    assert years_apart(dates + 365 * years, dates) == -years
+    spans = np.array([[281, 598], [291, 608], [271, 588]])
+    assert median_span(spans + 365 * np.array([[0], [years], [-years]])) == (281, 598)

@@ -397,6 +397,12 @@ def test_a_registered_model_is_found_by_its_alias(root, model):
     assert find_model(address, root / "out") == file
     with pytest.raises(TrackingError, match="challenger"):
         find_model(address.replace("champion", "challenger"), root / "out")
+    baseline = client.create_model_version(
+        "cluemap-mine-segmenter", "gone", run_id=run, tags={"stage": "train_baselines"}
+    )
+    client.set_registered_model_alias("cluemap-mine-segmenter", "champion", baseline.version)
+    with pytest.raises(CheckpointError, match=r"a baseline, and version 2 .* holds no .*--stage train_baselines`"):
+        find_model(address, root / "out")  # not the segmenter of the same run
 
 
 def test_what_cannot_be_mapped(scene, model, tmp_path):

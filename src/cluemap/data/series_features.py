@@ -25,7 +25,13 @@ def years_apart(dates: NDArray[np.int64], days: NDArray[np.int64]) -> int:
     year than land seen from autumn on.
     """
     middles = (dates[0] + dates[-1]) / 2, (days[0] + days[-1]) / 2
-    return int(np.clip(np.round((middles[1] - middles[0]) / YEAR), -2, 2))
+    return int(np.round((middles[1] - middles[0]) / YEAR))
+
+
+def median_span(spans: NDArray[np.int64]) -> tuple[float, float]:
+    """First and last day of series n 2 -> their medians, with every series moved to the year of the first one."""
+    first, last = np.median([span + YEAR * years_apart(span, spans[0]) for span in spans], axis=0)
+    return float(first), float(last)
 
 
 class SeriesFeatures:
@@ -50,9 +56,8 @@ class SeriesFeatures:
 
 def even_days(windows: Windows, indexes: NDArray[np.int64], every: int) -> NDArray[np.int64]:
     """g: every `every`-th day from the median first to the median last date of these windows, in the first's year."""
-    spans = [season(windows.series(int(index))[1])[[0, -1]] for index in indexes]
-    first, last = np.array([span + YEAR * years_apart(span, spans[0]) for span in spans]).T
-    return np.arange(np.median(first), np.median(last) + every, every).astype(np.int64)
+    first, last = median_span(np.stack([season(windows.series(int(index))[1])[[0, -1]] for index in indexes]))
+    return np.arange(first, last + every, every).astype(np.int64)
 
 
 def features(windows: Windows, indexes: NDArray[np.int64], days: NDArray[np.int64]) -> NDArray[np.float32]:

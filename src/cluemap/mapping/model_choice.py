@@ -1,6 +1,7 @@
 """Which trained segmenter `--model` means."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluemap.errors import CheckpointError, DataError
 from cluemap.files import read_json
@@ -9,8 +10,12 @@ from cluemap.model.storage.trained_models import SEGMENTER
 from cluemap.paths import OUT
 from cluemap.tracking import open_store
 
+if TYPE_CHECKING:
+    from cluemap.tracking.store.model_registry import FileGone, Registry
+
 NAMES = (SEGMENTER, PARCELS)
 REGISTRY = "models:/"  # models:/cluemap-demo-segmenter@champion
+BASELINES = "train_baselines"
 REGISTERED = ".registered"  # folder under out/: what was fetched from the registry
 
 
@@ -45,17 +50,19 @@ def find_model(name: str, out: Path = OUT) -> Path:
 
 
 def _registered(address: str, out: Path) -> Path:
-    """The file that the registry itself holds; for a version without one, that of its run's outputs."""
+    """The file that the registry itself holds; for a segmenter without one, that of its run's outputs."""
     name, _, alias = address.removeprefix(REGISTRY).partition("@")
     if not name or not alias:
         raise CheckpointError(f"--model {address}: give a registered model as models:/<name>@<alias>")
     from cluemap.tracking.store.model_registry import FileGone, Registry  # mlflow: seconds, spared for a path
 
     store = open_store()
+    registry = Registry(store)
     try:
         file = PARCELS if name.endswith("-parcels") else SEGMENTER
-        return Registry(store).fetch(name, alias, file, out / REGISTERED / name)
+        return registry.fetch(name, alias, file, out / REGISTERED / name)
     except FileGone as error:
+        _no_baseline(registry, address, error)
         run = store.run_of_model(name, alias)
         stage = _stage_of_run(run, out)
         if stage is None:
@@ -64,6 +71,18 @@ def _registered(address: str, out: Path) -> Path:
                 "back (git checkout its commit, then `dvc checkout`), or give another model"
             ) from None
         return find_model(str(stage), out)
+
+
+def _no_baseline(registry: "Registry", address: str, error: "FileGone") -> None:
+    """Raises CheckpointError: the version is a baseline, whose run (of `evaluate`) leads to the segmenter instead."""
+    name, _, alias = address.removeprefix(REGISTRY).partition("@")
+    version = registry.holder(name, alias)
+    if version is not None and version.tags.get("stage") == BASELINES:
+        raise CheckpointError(
+            f"{address} is a baseline, and {error}: give its outputs (--model out/<data set>/{BASELINES}), or delete "
+            f"version {version.number} in MLflow and run `python src/register.py --dataset <data set> --stage "
+            f"{BASELINES}`"
+        ) from None
 
 
 def _stage_of_run(run: str, out: Path) -> Path | None:

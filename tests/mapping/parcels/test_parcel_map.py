@@ -85,7 +85,7 @@ def pixels_by_hand(shape):
     ]
 
 
-def by_hand(shape, images, weights):
+def by_hand(shape, images, weights, days=ON):
     """The oracle's crop and its probability."""
     held = pixels_by_hand(shape)
     values = np.array([images[:, :, row, column] for row, column in held])  # s t c
@@ -98,7 +98,7 @@ def by_hand(shape, images, weights):
     )
     rows, columns = np.array(held).T
     about = (geometry_of(rows, columns, sides, 10.0) - OF_GEOMETRY) / SPREAD
-    parcel = (torch.tensor(normalised).double(), torch.tensor(seen), torch.tensor(ON), torch.tensor(about).double())
+    parcel = (torch.tensor(normalised).double(), torch.tensor(seen), torch.tensor(days), torch.tensor(about).double())
     shares = (oracle([parcel], weights)[0] / TEMPERATURE).softmax(dim=0)
     return "abcd"[int(shares.argmax())], 100 * float(shares.max()), int(seen.any(axis=1).sum())
 
@@ -129,6 +129,20 @@ def test_every_parcel_has_the_oracles_crop(order, model, images, tile, caplog):
     assert "2 have fewer than 3 pixels" in caplog.text
     assert "1 were never seen" in caplog.text
     assert not [file for file in order.out.parent.iterdir() if file.name.startswith("tmp")]
+
+
+def test_a_series_that_begins_after_new_year_is_in_the_trainings_season(order, model, images, monkeypatch):
+    """The days 5, 47 and 90 are 370, 412 and 455 of a training that began in autumn."""
+    imagery = PatchImagery(GRID, DAYS[2:], [], images[2:])
+    monkeypatch.setattr(parcel_map, "open_source", lambda folder, legend, patch: imagery)
+    make_map(order, progress=False)
+    found = gpd.read_file(order.out).set_index("name")
+    sure = {name: by_hand(SHAPES[name], images[2:], model[1], ON[2:]) for name in ("large", "edged", "over", "slanted")}
+    for name, (crop, confidence, pixels) in sure.items():
+        assert (found["majority"][name], found["pixels"][name]) == (crop, pixels), name
+        assert found["confidence"][name] == pytest.approx(confidence, abs=0.06)
+    as_counted = [by_hand(SHAPES[name], images[2:], model[1], DAYS[2:].tolist())[1] for name in sure]
+    assert np.abs(np.subtract(as_counted, [confidence for _, confidence, _ in sure.values()])).max() > 1
 
 
 def test_what_has_no_answer_is_refused(order):

@@ -88,7 +88,8 @@ class Told(ParcelTask):
 def train(parcels, params, folder, at=-1, what=lambda: None):
     indexes = indexes_of(parcels, "train")
     loading = loading_of(parcels, indexes)
-    task = Told(new_parcel_network(parcels, params), loading, indexes_of(parcels, "validation"), params, ALONE)
+    network = new_parcel_network(parcels, params, indexes)
+    task = Told(network, loading, indexes_of(parcels, "validation"), params, ALONE)
     task.at, task.what = at, what
     data = ParcelData(loading, indexes, params.parcels.pixels, params.seed)
     settings = Settings(params.parcels, params.compute, params.checkpoint, params.seed, {"seed": params.seed})
@@ -172,7 +173,8 @@ def test_batches_of_like_size_hold_each_parcel_once(parcels, monkeypatch):
 
 
 def test_prediction_depends_neither_on_batches_nor_on_ranks(parcels, params, monkeypatch):
-    network, indexes = new_parcel_network(parcels, params).eval(), np.arange(len(parcels))
+    indexes = np.arange(len(parcels))
+    network = new_parcel_network(parcels, params, indexes).eval()
     loading = loading_of(parcels, indexes_of(parcels, "train"))
     whole = predict(network, loading, indexes, params.compute, ALONE)
     np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-5)
@@ -200,10 +202,11 @@ def test_a_model_and_its_file_say_the_same(parcels, params, whole, tmp_path):
     loading = loading_of(parcels, indexes)
     checkpoints.save(tmp_path / FILE, whole[0], about_parcels(parcels, loading.scaling, params.parcels, indexes, 1.7))
     model = load_parcel_model(tmp_path / FILE)
-    network = new_parcel_network(parcels, params)
+    network = new_parcel_network(parcels, params, indexes)
     network.load_state_dict(checkpoints.split(whole[0], "network/"))
     again = Loading(parcels, model.scaling, loading.targets, True)
     assert (model.temperature, model.training.dates) == (1.7, (4, 6, 7))
+    assert model.network.dates.middle == network.dates.middle == parcels.middle_day(indexes)
     assert set(model.training.days) == {
         (int(day) - 1) % 365 + 1 for index in indexes for day in parcels.series(index)[1]
     }

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cluemap.data.image_labels import split_of
 from cluemap.data.patches import SPLITS, VOID, Legend
+from cluemap.data.series_features import median_span
 from cluemap.data.windows import read_parquet
 from cluemap.errors import DataError
 from cluemap.files import open_array, read_json
@@ -108,6 +109,15 @@ class Parcels:
         """s 2: row and column of each pixel in the patch of the parcel."""
         first = self._position_start[index]
         return self._positions[first : first + self.pixels[index]]
+
+    def spans(self, indexes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """n 2: the first and last day of each series."""
+        first = self._day_start[indexes]
+        return np.stack([self._days[first], self._days[first + self.dates[indexes] - 1]], axis=1).astype(np.int64)
+
+    def middle_day(self, indexes: NDArray[np.int64]) -> float:
+        """Of the season of these parcels: networks move every other series to its year."""
+        return sum(median_span(self.spans(indexes))) / 2
 
     def splits(self, official: int) -> NDArray[np.object_]:
         """N: train | validation | test, by fold in the official split `official` (1..5), or as the data set says."""

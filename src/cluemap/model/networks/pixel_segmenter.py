@@ -61,7 +61,7 @@ class EvenSeries(nn.Module):
         dates = day + YEAR * torch.cat([torch.zeros_like(day[:, :1]), turns], dim=1)
         first = torch.where(valid, dates, NO_DATE).amin(dim=1)
         middle = (first + torch.where(valid, dates, -NO_DATE).amax(dim=1)) / 2
-        years = ((self.days[0] + self.days[-1]) / 2 - middle).div(YEAR).round().clamp(-2, 2).long()
+        years = ((self.days[0] + self.days[-1]) / 2 - middle).div(YEAR).round().long()
         return torch.where(day > 0, dates + YEAR * years[:, None], NO_DATE)
 
 

@@ -60,6 +60,7 @@ def about_parcels(
         "background": card.background,
         "scaling": {name: getattr(scaling, name).tolist() for name in SCALES},
         "network": params.model_dump(mode="json"),
+        "middle_day": parcels.middle_day(train),
         "training": {"days": sorted(days), "dates": [int(f(lengths)) for f in (np.min, np.median, np.max)]},
         "temperature": temperature,
     }
@@ -73,7 +74,8 @@ def load_parcel_model(file: Path) -> ParcelModel:
         raise CheckpointError(f"{file} holds a {content.get('kind')}, not a {KIND}: give the other model's file")
     params, legend = ParcelParams.model_validate(content["network"]), Legend.from_json(content["legend"])
     classes = len(legend.classes) + content["background"]
-    network = ParcelNetwork(len(legend.bands), len(content["geometry"]), classes, params)
+    counts = len(legend.bands), len(content["geometry"]), classes
+    network = ParcelNetwork(*counts, params, content.get("middle_day"))  # none: a model of before it was noted
     try:
         network.load_state_dict(checkpoints.split(found.tensors, "network/"))
     except RuntimeError as error:

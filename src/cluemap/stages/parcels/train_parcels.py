@@ -44,7 +44,7 @@ def train_parcels(stage: Stage) -> None:
     targets = np.where(labels.crop == VOID, -1, labels.crop.astype(np.int64) - parcels.card.first)
     loading = Loading(parcels, Scaling.of(parcels, train), targets, masks=not params.parcels.published)
     validation = np.flatnonzero((splits == "validation") & (parcels.truth() != VOID))
-    network = new_parcel_network(parcels, params)
+    network = new_parcel_network(parcels, params, train)
     kind = WindowTask if params.parcels.labels == "instances" else ParcelTask
     task, data = kind(network, loading, validation, params, stage.ranks), _data(stage, loading, train, splits)
     upstream = ("prepare_parcels", *UPSTREAM[params.parcels.labels])

@@ -4,7 +4,8 @@
     shares = model.predict({"pixels": pixels, "days": days, "geometry": geometry})
 
 pixels:   int16 n s t c, reflectance as the data set publishes it; -10000 where a pixel was not seen, or only fills up.
-days:     int16 n t, 1 = 1 January of the year in which the series begins; 0 for dates that only fill up.
+days:     int16 n t, rising: 1 = 1 January of the year in which the series begins, or of another, counted on over New
+          Year; 0 for dates that only fill up.
 geometry: float32 n g, the geometric features that the model's metadata names.
 shares:   float32 n k, the probability of each class, in the order of the metadata's classes.
 """

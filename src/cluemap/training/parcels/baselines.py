@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cluemap.data.parcels.parcels import Parcels
 from cluemap.data.patches import NODATA
-from cluemap.data.series_features import EVERY, YEAR, shares, years_apart
+from cluemap.data.series_features import EVERY, YEAR, median_span, shares, years_apart
 from cluemap.params import BaselineParams
 
 
@@ -16,14 +16,13 @@ def median_series(pixels: NDArray[np.int16], days: NDArray, even: NDArray) -> ND
     known = (pixels != NODATA).all(axis=2)
     dates = np.flatnonzero(known.any(axis=0))
     medians = np.stack([np.median(pixels[known[:, date], date], axis=0) for date in dates])
-    seen = days[dates] + YEAR * years_apart(days[dates], even)
-    return shares(seen, even) @ medians.astype(np.float32)
+    moved = days + YEAR * years_apart(days, even)
+    return shares(moved[dates], even) @ medians.astype(np.float32)
 
 
 def features(parcels: Parcels, indexes: NDArray[np.int64], train: NDArray[np.int64]) -> NDArray[np.float32]:
     """n f: the median series at every 15th day of the training parcels' season, and the geometric features."""
-    spans = [parcels.series(int(index))[1][[0, -1]].astype(np.int64) for index in train]
-    first, last = np.median([span + YEAR * years_apart(span, spans[0]) for span in spans], axis=0)
+    first, last = median_span(parcels.spans(train))
     even = np.arange(first, last + EVERY, EVERY).astype(np.int64)
     rows = [median_series(*parcels.series(int(index)), even).ravel() for index in indexes]
     return np.concatenate([np.stack(rows), parcels.geometry[indexes]], axis=1)

@@ -20,11 +20,12 @@ from cluemap.training.parcels.parcel_scores import counts_of
 from cluemap.training.task import NetworkAlone
 
 
-def new_parcel_network(parcels: Parcels, params: Params) -> ParcelNetwork:
-    """A network as it is before the first step; a function of the seed."""
+def new_parcel_network(parcels: Parcels, params: Params, train: NDArray[np.int64]) -> ParcelNetwork:
+    """A network as it is before the first step; its weights are a function of the seed, its season that of `train`."""
     torch.manual_seed(params.seed)
     card = parcels.card
-    return ParcelNetwork(len(card.legend.bands), len(card.geometry), len(card.names), params.parcels)
+    counts = len(card.legend.bands), len(card.geometry), len(card.names)
+    return ParcelNetwork(*counts, params.parcels, parcels.middle_day(train))
 
 
 class ParcelTask(NetworkAlone):

@@ -1,12 +1,15 @@
 """pse_tae and pse_ltae: the published count of weights, a slow oracle, and what masks and padding may change."""
 
+import numpy as np
 import parcel_oracle
 import pytest
 import torch
 
+from cluemap.data.series_features import YEAR, years_apart
 from cluemap.model.networks.parcels.parcel_network import ParcelNetwork
 from cluemap.model.networks.parcels.pixel_set import pooled_over
 from cluemap.model.networks.parcels.row_norm import RowNorm
+from cluemap.model.networks.parcels.tae import moved
 from cluemap.params import ParcelParams
 
 BANDS, GEOMETRY, CLASSES = 7, 3, 5
@@ -95,6 +98,30 @@ def test_the_date_of_an_image_matters(network):
     later = [(pixels, seen, day + 40, about) for pixels, seen, day, about in parcels()]
     with torch.no_grad():
         assert not torch.allclose(network(*batch_of(later)), network(*batch_of(parcels())), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["pse_tae", "pse_ltae"])
+@pytest.mark.parametrize("years", [-1, 0, 1, 5])
+def test_a_series_may_be_counted_from_any_year(kind, years):
+    given = [(pixels, seen, 380 + 17 * torch.arange(len(day)), about) for pixels, seen, day, about in parcels()]
+    other = [(pixels, seen, day + YEAR * years, about) for pixels, seen, day, about in given]
+    plain = made(kind)
+    network = ParcelNetwork(BANDS, GEOMETRY, CLASSES, params_of(kind), middle=430.0).eval()
+    network.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        expected = plain(*batch_of(given))
+        torch.testing.assert_close(network(*batch_of(other, more=3)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_days_are_moved_as_those_of_the_baselines():
+    generator = np.random.default_rng(4)
+    for middle in (17.0, 400.5):
+        for length in (1, 3, 7):
+            days = np.sort(generator.integers(1, 2500, (19, length)), axis=1)
+            padded = torch.from_numpy(np.pad(days, ((0, 0), (0, 2))))
+            expected = days + YEAR * np.array([[years_apart(one, np.array([middle, middle]))] for one in days])
+            np.testing.assert_array_equal(moved(padded, middle)[:, :length], expected)
+            assert np.abs(expected[:, [0, -1]].mean(axis=1) - middle).max() <= YEAR / 2
 
 
 def test_training_normalises_over_seen_pixels_alone():

@@ -4,13 +4,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from cluemap.data.series_features import YEAR
 from cluemap.model.networks.ltae import TemporalAttention
 from cluemap.model.networks.parcels.pixel_set import OUT, PixelSetEncoder
 from cluemap.model.networks.parcels.row_norm import RowLayer
 from cluemap.model.networks.parcels.tae import TemporalAttentionEncoder
 from cluemap.params import LtaeParams, ParcelParams
 
-YEAR = 365
 LTAE = {"width": OUT, "heads": 16, "key_width": 8, "value_width": 8, "convolutions": 0}
 
 
@@ -28,13 +28,17 @@ class LightEncoder(nn.Module):
 
 
 class ParcelNetwork(nn.Module):
-    """One logit per class and parcel."""
+    """One logit per class and parcel. A series may count from any year: TAE moves it (`moved`), L-TAE knows none."""
 
-    def __init__(self, bands: int, geometry: int, classes: int, params: ParcelParams):
+    def __init__(self, bands: int, geometry: int, classes: int, params: ParcelParams, middle: float | None = None):
+        """`middle`: day in the middle of the training's season; None: days are taken as they are counted."""
         super().__init__()
         self.pixels = PixelSetEncoder(bands, geometry)
-        encoder = TemporalAttentionEncoder if params.kind == "pse_tae" else LightEncoder
-        self.dates = encoder(OUT, params.dropout)
+        self.dates: TemporalAttentionEncoder | LightEncoder
+        if params.kind == "pse_tae":
+            self.dates = TemporalAttentionEncoder(OUT, params.dropout, middle)
+        else:
+            self.dates = LightEncoder(OUT, params.dropout)
         self.classes = nn.Sequential(RowLayer(OUT, 64), RowLayer(64, 32), nn.Linear(32, classes))
 
     def forward(self, pixels: Tensor, seen: Tensor, day: Tensor, valid: Tensor, geometry: Tensor) -> Tensor:
