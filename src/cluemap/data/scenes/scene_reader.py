@@ -12,7 +12,7 @@ from cluemap.data.scenes.field_folds import FieldFolds, fold_fields, straddling
 from cluemap.data.scenes.imagery import Imagery, open_imagery
 from cluemap.data.scenes.labels import Labelling
 from cluemap.data.scenes.reflectance import check_level
-from cluemap.data.scenes.scene_file import NAME, Polygons, read_scene
+from cluemap.data.scenes.scene_file import NAME, Polygons, Scene, read_scene
 from cluemap.data.scenes.seasons import of_years
 from cluemap.data.scenes.spatial_split import Block, Piece, assign_folds, lay_blocks, pieces
 from cluemap.errors import DataError
@@ -112,8 +112,15 @@ def open_scene(root: Path, params: WindowParams) -> SceneReader:
     scene = read_scene(root)
     imagery = open_imagery(root, scene)
     check_level(imagery, root)
-    labels = Labelling(root, scene, imagery.grid)
+    return split_scene(root, scene, imagery, Labelling(root, scene, imagery.grid), params)
 
+
+def split_scene(root: Path, scene: Scene, imagery: Imagery, labels: Labelling, params: WindowParams) -> SceneReader:
+    """Lay out the spatial split of a scene whose images and labels are open; a split of whole fields tells the labels.
+
+    Raises:
+        DataError: see `lay_blocks`, `assign_folds`, `fold_fields`.
+    """
     if scene.split.kind != "blocks":
         fields = fold_fields(scene, labels, imagery.grid, params)
         labels.keep_folds(fields.folds)

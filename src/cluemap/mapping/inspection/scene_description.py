@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluemap.data.scenes.imagery import Imagery, open_imagery
-from cluemap.data.scenes.reflectance import fitting_scale, is_reflectance
-from cluemap.data.scenes.scene_file import COLOURS, NAME, read_scene
-from cluemap.data.scenes.scene_reader import open_scene
+from cluemap.data.scenes.labels import Labelling
+from cluemap.data.scenes.reflectance import check_level, fitting_scale, is_reflectance
+from cluemap.data.scenes.scene_file import COLOURS, NAME, Scene, Split, read_scene
+from cluemap.data.scenes.scene_reader import split_scene
 from cluemap.errors import DataError
 from cluemap.files import write_text
 from cluemap.mapping.inspection.image_guesses import ImageGuess, guess_images
@@ -45,10 +46,10 @@ def describe(images: Path, labels: Path, folder: Path, column: str | None = None
     seen, told = guess_images(images), guess_labels(labels, column)
     text = _Text(seen, told, _relative(images, folder), _relative(labels, folder))
     try:
-        imagery, text = _opened(folder, text)
+        scene, imagery, text = _opened(folder, text)
         if imagery.grid.height < size or imagery.grid.width < size:
             size = max(4, min(imagery.grid.height, imagery.grid.width) // 5)
-        proposal = _proposal(folder, text, size)
+        proposal = _proposal(folder, scene, imagery, size)
     except DataError:
         file.unlink(missing_ok=True)
         raise
@@ -95,13 +96,14 @@ class _Text:
         return "\n".join(lines) + "\n"
 
 
-def _opened(folder: Path, text: _Text) -> tuple[Imagery, _Text]:
-    """The imagery with the guesses so far, following what the errors advise about grid and scale."""
+def _opened(folder: Path, text: _Text) -> tuple[Scene, Imagery, _Text]:
+    """Scene and imagery with the guesses so far, following what the errors advise about grid and scale."""
     imagery = None
     for _ in range(3):
         write_text(folder / NAME, text.yaml())
         try:
-            imagery = open_imagery(folder, read_scene(folder))
+            scene = read_scene(folder)
+            imagery = open_imagery(folder, scene)
         except DataError as error:
             advised = CRS.search(str(error))
             crs = advised[1] if advised else "null" if "grid.resample: true" in str(error) else None
@@ -116,20 +118,22 @@ def _opened(folder: Path, text: _Text) -> tuple[Imagery, _Text]:
             raise DataError(f"{folder / text.path}: the values are no reflectance with any usual scale")
     if imagery is None:
         raise DataError(f"{folder / text.path}: the images cannot be brought to one grid: set grid in {NAME} by hand")
-    return imagery, text
+    return scene, imagery, text
 
 
-def _proposal(folder: Path, text: _Text, size: int) -> Proposal:
+def _proposal(folder: Path, scene: Scene, imagery: Imagery, size: int) -> Proposal:
     """The largest blocks that leave enough of them, with as large a gap as they allow."""
+    check_level(imagery, folder)
+    labels = Labelling(folder, scene, imagery.grid)
+    params = WindowParams(size=size, stride=size, flush_edge=False, max_dates=60, presence=0.01, fold=1)
     last = ""
     best: Proposal | None = None
     for block in BLOCKS:
         for gap in (240.0, 100.0, 0.0):
             plan = Proposal(size, size, block, gap, 0)
-            write_text(folder / NAME, replace(text, proposal=plan).yaml())
-            params = WindowParams(size=size, stride=size, flush_edge=False, max_dates=60, presence=0.01, fold=1)
+            cut = scene.model_copy(update={"split": Split(block=block, gap=gap)})
             try:
-                reader = open_scene(folder, params)
+                reader = split_scene(folder, cut, imagery, labels, params)
             except DataError as error:
                 last = str(error)
                 if "split.block" in last:
