@@ -19,6 +19,7 @@ from cluemap.mapping.overlap_blending import Blend, Tile, core, hill, tiles
 from cluemap.mapping.tile_reading import TileReader, tiling
 from cluemap.model.networks.segmenter import Segmenter
 from cluemap.model.storage.trained_models import Card
+from cluemap.runtime.memory import give_back_freed
 from cluemap.statistics.calibration import entropy
 from cluemap.statistics.unlike_training import UnlikeTraining
 
@@ -108,6 +109,7 @@ def predict(
                 )
                 parts[UNLIKE] = np.where(seen, found, np.uint8(VOID))
             canvas.fill(tile.number, fine.rows, fine.columns, parts)
+            give_back_freed()
             bar.update(len(tile.windows) - done)  # those that were never seen
             count += done
     return count

@@ -97,7 +97,16 @@ class Imagery:
             seen &= band == NODATA
             if hidden is not None:
                 seen &= ~hidden
-            band[seen] = stored(values[seen], layers[name].layer)
+            _put(band, values, seen, layers[name].layer)
+
+
+def _put(band: NDArray[np.int16], values: NDArray, seen: NDArray[np.bool_], layer: Layer) -> None:
+    """h w each: what was seen goes into the band. Of whole numbers all are brought to reflectance: picking some out
+    takes several times as long."""
+    if values.dtype.kind in "iu":
+        np.copyto(band, stored(values, layer), where=seen)
+    else:  # what was not seen may be NaN
+        band[seen] = stored(values[seen], layer)
 
 
 def stored(values: NDArray, layer: Layer) -> NDArray[np.int16]:

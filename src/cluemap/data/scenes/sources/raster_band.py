@@ -67,11 +67,15 @@ class Raster:
                 found = view.read(self.layer.number, window=window_of(mine, across))
             except FAILURES as error:
                 raise damaged(self.layer, error) from None
+        known = found != nodata
+        if found.dtype.kind == "f":
+            known &= np.isfinite(found)
+        if found.shape == shape:
+            return found, known
         values, seen = np.zeros(shape, found.dtype), np.zeros(shape, bool)
         inside = np.s_[mine.start + row - rows.start : mine.stop + row - rows.start,
                        across.start + column - columns.start : across.stop + column - columns.start]  # fmt: skip
-        values[inside] = found
-        seen[inside] = (found != nodata) & (np.isfinite(found) if found.dtype.kind == "f" else True)
+        values[inside], seen[inside] = found, known
         return values, seen
 
     def _opened(self) -> tuple[Any, float]:
