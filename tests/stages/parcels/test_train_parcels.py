@@ -162,6 +162,18 @@ def test_labels_of_one_class_are_refused(made, tmp_path):
     assert not (root / "out/tiny/train_parcels/model").exists()
 
 
+def test_image_labels_that_leave_no_class_alone_name_the_masks(made, tmp_path):
+    root = copy_of(made, tmp_path / "a", "image_labels")
+    file = root / "out/tiny/prepare/windows/windows.parquet"
+    held = pd.read_parquet(file)
+    held["labels"] = [[True, True, True]] * len(held)
+    held.to_parquet(file)
+    done = tiny.run("train_parcels", root, check=False)
+    assert done.returncode == 2
+    assert "0 of the training parcels" in done.stderr
+    assert "leave a single class to too few parcels; set parcels.labels to masks" in done.stderr
+
+
 def test_majority_of_a_parcels_pixels(made):
     """Maps that are the true masks give every parcel its class; a parcel outside all test windows gives none."""
     windows = Windows.open(made / "out/tiny/prepare/windows")

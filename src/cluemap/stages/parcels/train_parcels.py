@@ -115,10 +115,14 @@ def _scores(
 
 def _check(parcels: Parcels, labels: NDArray[np.uint8], kind: str) -> None:
     if len(np.unique(labels)) < 2:
+        mend = "label more"
+        if kind in ("masks", "cams"):
+            mend = "label more, or lower parcels.least_votes"
+        elif kind != "parcels":  # background, where it is a class of parcels, is left to all
+            mend = "image labels leave a single class to too few parcels; set parcels.labels to masks"
         raise TrainingError(
             f"{len(labels)} of the training parcels in {parcels.folder} have a label, of {len(np.unique(labels))} "
-            f"classes (parcels.labels: {kind}): training wants two classes or more; label more, or lower "
-            "parcels.least_votes"
+            f"classes (parcels.labels: {kind}): training wants two classes or more; {mend}"
         )
 
 
