@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from copy import deepcopy
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from shared_folders import made_once
 
 from cluemap import paths
+from cluemap.params import METHOD_BLOCKS
 
 BLOCKS = (
     *("windows", "labelled", "classifier", "losses", "clues", "temporal_weighting", "affinity"),
@@ -62,21 +63,31 @@ def make_pipeline(root: Path) -> None:
 
 
 @cache
-def project_params() -> Any:
-    """The project's params.yaml with its comments, read once (a tenth of a second): work on copies."""
-    return YAML().load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+def method_texts() -> dict[str, str]:
+    """Name -> text, with its comments, of every block of the project's params.yaml but those of its data sets."""
+    tree = YAML().load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    return {
+        name: text_of({name: block})
+        for name, block in tree.items()
+        if name in METHOD_BLOCKS or not isinstance(block, Mapping) or "source" not in block
+    }
+
+
+def text_of(tree: Mapping[str, Any]) -> str:
+    """A tree as YAML."""
+    with StringIO() as handle:
+        YAML().dump(tree, handle)
+        return handle.getvalue()
 
 
 def write_params(file: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, **top: Any) -> Path:
-    """The project's params.yaml with a data set `tiny`; `overrides` are laid over OVERRIDES, block by block."""
-    tree = deepcopy(project_params())
-    tree["datasets"] = {"tiny": "data/tiny"}
+    """The project's params.yaml with one data set, `tiny`; `overrides` are laid over OVERRIDES, block by block."""
     block = {name: {**OVERRIDES.get(name, {}), **(overrides or {}).get(name, {})} for name in BLOCKS}
-    tree["tiny"] = {"source": {"format": "pastis", "classes": [1, 2, 3], "folds": "metadata"}, **block}
-    tree.update(top)
+    tiny = {"source": {"format": "pastis", "classes": [1, 2, 3], "folds": "metadata"}, **block}
+    mine = {"datasets": {"tiny": "data/tiny"}, "tiny": tiny, **top}
+    kept = [text for name, text in method_texts().items() if name not in mine]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8") as handle:
-        YAML().dump(tree, handle)
+    file.write_text("".join([*kept, text_of(mine)]), encoding="utf-8")
     return file
 
 

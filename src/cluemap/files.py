@@ -5,6 +5,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 from numpy.typing import DTypeLike, NDArray
+from ruamel.yaml import YAML
 
 from cluemap.errors import DataError
 
@@ -76,6 +79,19 @@ def read_json(path: Path | str) -> Any:
         raise DataError(f"{path} is missing: run the stage that writes it (`dvc repro` runs all)") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not JSON ({error}): delete it and run its stage again") from None
+
+
+def parsed_yaml(text: str) -> Any:
+    """YAML 1.2 (the parser DVC uses) -> plain values, new ones at each call.
+
+    The parser is in Python and slow, and one process reads its params.yaml and dvc.lock again and again.
+    """
+    return deepcopy(_parsed_yaml(text))
+
+
+@lru_cache(maxsize=8)
+def _parsed_yaml(text: str) -> Any:
+    return YAML(typ="safe").load(text)
 
 
 def _alive(process: str) -> bool:

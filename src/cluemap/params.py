@@ -2,16 +2,14 @@
 
 import difflib
 from collections.abc import Iterator
-from copy import deepcopy
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cluemap.errors import ParamsError
+from cluemap.files import parsed_yaml
 from cluemap.paths import ROOT
 
 Share = Field(ge=0.0, le=1.0)
@@ -427,19 +425,13 @@ def load_params(dataset: str, file: Path | str | None = None) -> Params:
 def read_tree(file: Path) -> dict[str, Any]:
     """A params file as it stands. Raises ParamsError: it is missing or is not YAML."""
     try:
-        tree = deepcopy(_parsed(file.read_text(encoding="utf-8")))
+        tree = parsed_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing: the project's own lies beside dvc.yaml") from None
     except YAMLError as error:
         raise ParamsError(f"{file} is not YAML: {error}") from None
     _check_mapping(file, "the file", tree)
     return tree
-
-
-@lru_cache(maxsize=8)
-def _parsed(text: str) -> Any:
-    """YAML 1.2 -> plain values. The parser is in Python and slow; a study reads its params.yaml again and again."""
-    return YAML(typ="safe").load(text)
 
 
 def _blocks_of_datasets(tree: dict[str, Any]) -> Iterator[str]:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cluemap.data.scenes.scene_file import NAME
+from cluemap.files import parsed_yaml
 
 Stamp = list[int]  # size in bytes, time of change in nanoseconds
 
@@ -41,7 +41,7 @@ def linked_folders(folder: Path) -> Iterator[Path]:
 def named_outside(folder: Path, scene: bytes) -> Iterator[Path]:
     """What a text of scene.yaml names (a path or a pattern) that does not lie in `folder`."""
     try:
-        tree = YAML(typ="safe").load(scene.decode("utf-8", errors="replace"))
+        tree = parsed_yaml(scene.decode("utf-8", errors="replace"))
     except YAMLError:
         return  # `prepare` says what is wrong with it
     home = folder.absolute()

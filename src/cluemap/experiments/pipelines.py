@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -173,10 +175,7 @@ def contents(params: Params) -> dict[str, str | None]:
 
 def write_changed(base: Path, dataset: str, changes: Mapping[str, Any], file: Path) -> None:
     """Write a copy of a params file, comments kept, with a data set's block overriding some keys."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    tree = yaml.load(base.read_text(encoding="utf-8"))
+    tree = deepcopy(_commented(base.read_text(encoding="utf-8")))
     for key, value in changes.items():
         block, _, name = key.partition(".")
         if key == "seed":
@@ -186,4 +185,17 @@ def write_changed(base: Path, dataset: str, changes: Mapping[str, Any], file: Pa
         else:
             raise ParamsError(f"{base} has no key `{key}`: see its blocks for the right name")
     with atomic(file) as temporary, temporary.open("w", encoding="utf-8") as handle:
-        yaml.dump(tree, handle)
+        _keeps_comments().dump(tree, handle)
+
+
+@lru_cache(maxsize=4)
+def _commented(text: str) -> Any:
+    """Params with their comments, read once for all the pipelines made of them: work on copies."""
+    return _keeps_comments().load(text)
+
+
+def _keeps_comments() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from cluemap import paths
 from cluemap.errors import DataError, TrackingError
+from cluemap.files import parsed_yaml
 from cluemap.tracking.provenance import code, path_hash
 from cluemap.tracking.store.mlflow_errors import RunGone
 
@@ -155,7 +154,7 @@ def changed_params(run: Any, file: Path) -> dict[str, tuple[str, str]]:
     """
     if not file.exists():
         raise DataError(f"{file} is missing: the project's own lies beside dvc.yaml")
-    tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    tree = parsed_yaml(file.read_text(encoding="utf-8"))
     own = tree.get(run.tags.get("dataset", ""), {})
     changes = {}
     for key, was in run.params.items():

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cluemap import __version__, paths
 from cluemap.errors import DataError
+from cluemap.files import parsed_yaml
 
 DVC_FILES = ("*.dvc", "data/*.dvc", "data/*/*.dvc")  # the built-in data's, and those of data sets of one's own
 
@@ -168,7 +168,7 @@ def _md5(file: Path) -> str:
 
 def _yaml(file: Path) -> dict[str, Any]:
     try:
-        content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+        content = parsed_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (YAMLError, UnicodeDecodeError) as error:

@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from cluemap.files import parsed_yaml
 from cluemap.params import METHOD_BLOCKS, Params
 from cluemap.tracking.provenance import commit, committed_text
 
@@ -44,7 +44,7 @@ def committed_params(dataset: str, revision: str) -> dict[str, Any] | None:
     Read as plain YAML: the file of an older commit may lack keys that the present code asks for.
     """
     try:
-        tree = YAML(typ="safe").load(committed_text(PARAMS_FILE, revision) or "")
+        tree = parsed_yaml(committed_text(PARAMS_FILE, revision) or "")
     except YAMLError:
         return None
     if not isinstance(tree, dict) or not isinstance(tree.get(dataset), dict):

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from ruamel.yaml import YAML
 
 from cluemap.data.scenes.tables import nearest, plain, read_csv
 from cluemap.errors import DataError
+from cluemap.files import parsed_yaml
 
 NAME = "scene.yaml"
 BACKGROUND = "background"  # the class of this name is id 0
@@ -159,7 +159,7 @@ def read_scene(folder: Path) -> Scene:
     """
     file = folder / NAME
     try:
-        tree = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+        tree = parsed_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{file} is missing: write it as docs/data/scene.md says") from None
     except Exception as error:  # damaged files make the parser fail in ways that are no YAMLError
