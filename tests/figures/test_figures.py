@@ -81,7 +81,7 @@ def words_of(figure: Figure) -> str:
 # ------------------------------------------------------------------ all of them
 
 
-@pytest.mark.parametrize(("crops", "background", "truth"), [(1, False, True), (18, True, False)])
+@pytest.mark.parametrize(("crops", "background", "truth"), [(1, False, True), (11, True, False)])
 def test_same_arrays_same_bytes_whatever_the_users_settings(tmp_path, monkeypatch, crops, background, truth):
     monkeypatch.setattr(style, "DOTS_PER_INCH", 50)  # quicker
     legend = legend_of(crops, background)
@@ -222,7 +222,8 @@ def test_assemble_puts_windows_at_their_places():
 
 
 def colours_in(path: Path) -> set[tuple[int, ...]]:
-    return set(map(tuple, np.unique((imread(path)[..., :3] * 255).round().astype(int).reshape(-1, 3), axis=0)))
+    pixels = (imread(path)[..., :3] * 255).round().astype(int) @ [1 << 16, 1 << 8, 1]
+    return {(packed >> 16, packed >> 8 & 255, packed & 255) for packed in np.unique(pixels).tolist()}
 
 
 @pytest.mark.parametrize("draw", [figures.window_panel, figures.overview])

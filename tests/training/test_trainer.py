@@ -25,6 +25,8 @@ from cluemap.training.training_state import TrainingState
 from cluemap.training.weight_averaging import WeightAverage
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
+STEPS, CLUES = 14, 5  # few and fast: clues start at the latter, the score is taken at 7 and at the end
+SHORT = {"classifier": {"steps": STEPS, "validate_every": 7, "learning_rate": 5e-3}, "clues": {"start_step": CLUES}}
 
 
 class Points:
@@ -51,7 +53,7 @@ class Told(ClassifierTask):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return tiny.make_project(tmp_path_factory.mktemp("project"))
+    return tiny.make_project(tmp_path_factory.mktemp("project"), SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +109,13 @@ def test_training_moves_weights_and_clues_and_lowers_the_loss(windows, params, w
     assert not torch.equal(whole[0]["network/temporal.embed.weight"], network.temporal.embed.weight)
     assert not torch.equal(whole[0]["clues/positive"], clues.positive)
     torch.testing.assert_close(whole[0]["clues/negative"].norm(dim=-1), torch.ones(3, 2))
-    assert whole[1].all[30, "loss/classification"] < 0.85 * math.log(2)  # log 2 = knowing nothing
+    assert whole[1].all[STEPS, "loss/classification"] < 0.85 * math.log(2)  # log 2 = knowing nothing
 
 
-@pytest.mark.parametrize("stopped_after", [1, 11, 12, 13, 25])
+@pytest.mark.parametrize("stopped_after", [1, CLUES - 1, CLUES, CLUES + 1, 11])
 def test_a_stopped_training_ends_with_the_same_bits(windows, params, whole, tmp_path, stopped_after):
     stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Interrupted, match=f"after step {stopped_after} of 30"):
+    with pytest.raises(Interrupted, match=f"after step {stopped_after} of {STEPS}"):
         train(windows, params, tmp_path, at=stopped_after - 1, what=stop)
     resumed, points = train(windows, params, tmp_path)
     assert same_bits(resumed, whole[0])
@@ -128,14 +130,14 @@ def test_a_crash_goes_on_from_the_last_save(windows, params, whole, tmp_path):
         raise Crash
 
     with pytest.raises(Crash):
-        train(windows, params, tmp_path, at=17, what=crash)
-    assert checkpoints.load_last(tmp_path).about["step"] == 17
+        train(windows, params, tmp_path, at=9, what=crash)
+    assert checkpoints.load_last(tmp_path).about["step"] == 9
     assert same_bits(train(windows, params, tmp_path)[0], whole[0])
 
 
 def test_a_truncated_state_falls_back_to_the_one_before(windows, params, whole, tmp_path, caplog):
     with pytest.raises(Interrupted):
-        train(windows, params, tmp_path, at=17, what=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        train(windows, params, tmp_path, at=9, what=lambda: os.kill(os.getpid(), signal.SIGTERM))
     last = tmp_path / checkpoints.LAST
     last.write_bytes(last.read_bytes()[:-7])
     resumed, _ = train(windows, params, tmp_path)
@@ -163,10 +165,10 @@ def test_a_full_disk_keeps_the_state_before(windows, params, whole, tmp_path, mo
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(windows, params, tmp_path):
-    with pytest.raises(NotFinite, match=r"step 13: the loss is not finite.*learning rate.*100\d\d_0.*kept in"):
-        train(windows, params, tmp_path, at=13, what=lambda: float("nan"))
+    with pytest.raises(NotFinite, match=r"step 9: the loss is not finite.*learning rate.*100\d\d_0.*kept in"):
+        train(windows, params, tmp_path, at=9, what=lambda: float("nan"))
     kept = checkpoints.load_last(tmp_path)
-    assert kept.about["step"] == 13
+    assert kept.about["step"] == 9
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())
 
 
@@ -175,15 +177,15 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_scored(windows, param
 
     def poisoned(self, batch, step):
         losses = real(self, batch, step)
-        if step == 13:  # a finite loss whose gradient was not
+        if step == 9:  # a finite loss whose gradient was not
             self.task.network.positions.data[0, 0] = float("nan")
         return losses
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    with pytest.raises(NotFinite, match=r"step 14: the weights positions are not finite"):
+    with pytest.raises(NotFinite, match=r"step 10: the weights positions are not finite"):
         train(windows, params, tmp_path)
     kept = checkpoints.load_last(tmp_path)
-    assert kept.about["step"] == 13
+    assert kept.about["step"] == 9
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())
 
 
@@ -204,7 +206,7 @@ def test_other_params_are_refused_by_name(tmp_path):
 
 
 def test_course_of_the_learning_rate(params):
-    course = params.classifier.model_copy(update={"steps": 100, "warmup": 0.15})
+    course = params.classifier.model_copy(update={"steps": 100, "warmup": 0.15, "learning_rate": 1e-3})
     rates = [learning_rate(step, course) for step in range(100)]
     assert rates[14] == pytest.approx(course.learning_rate)
     assert max(rates) == pytest.approx(course.learning_rate)
@@ -249,7 +251,7 @@ def test_bf16_keeps_clues_and_weights_in_fp32(windows, params, tmp_path):
     mixed = params.compute.model_copy(update={"precision": "bf16"})
     trained, points = train(windows, params.model_copy(update={"compute": mixed}), tmp_path)
     assert {value.dtype for value in trained.values()} == {torch.float32}
-    assert points.all[30, "loss/classification"] < 0.85 * math.log(2)
+    assert points.all[STEPS, "loss/classification"] < 0.85 * math.log(2)
 
 
 def test_without_a_compiler_training_goes_on_with_one_line(monkeypatch, caplog, params):
