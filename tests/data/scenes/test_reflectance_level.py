@@ -1,10 +1,13 @@
 """Values that can be no reflectance are refused by every tool, with the scale that would do."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scenes import write_raster, write_scene
 from test_label_files import PARAMS, SPLIT, fields
 
+from cluemap.data.scenes.reflectance import places
 from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.errors import DataError
 from cluemap.mapping.inspection.scene_inspection import inspect
@@ -44,3 +47,16 @@ def test_the_scale_that_is_advised_does(tmp_path):
     reader = open_scene(scene(tmp_path, given, scale=1.0), PARAMS)
     found = reader.imagery.read(slice(0, 60), slice(0, 72))[0]
     np.testing.assert_array_equal(found, np.rint(given.astype(float) * 10_000))
+
+
+def test_a_small_grid_is_looked_at_whole_and_a_large_one_in_pieces_spread_over_it():
+    def seen(height, width):
+        found = np.zeros((height, width), int)
+        for place in places(SimpleNamespace(grid=SimpleNamespace(height=height, width=width))):
+            found[place] += 1
+        return found
+
+    assert (seen(23, 192) == 1).all()
+    assert (seen(192, 193) == 1).sum() == 9 * 32 * 32
+    found = seen(30, 509)
+    assert (found.sum(), found.max(), found[:, :127].sum(), found[:, 382:].sum()) == (3 * 30 * 32, 1, 30 * 8, 30 * 7)

@@ -11,6 +11,7 @@ from cluemap.data.scenes.scene_file import NAME
 from cluemap.errors import DataError
 
 DATES, PIECES, SIDE = 4, 3, 32  # dates looked at, pieces along each side, pixels a side of a piece
+WHOLE = 192  # pixels a side: a grid up to this size is looked at in one piece
 DARK, BRIGHT = 0.02, 1.5  # reflectance: land has brighter spots than the first, and is not brighter than the second
 SCALES = (1.0, 0.01, 0.001, 0.0001, 0.00001, 0.0000275)
 
@@ -71,8 +72,10 @@ def _possible(high: float, middle: float) -> bool:
 
 
 def places(imagery: Imagery) -> list[tuple[slice, slice]]:
-    """Rows and columns of pieces spread over the grid."""
+    """Rows and columns of pieces spread over the grid; all of a small one."""
     height, width = imagery.grid.height, imagery.grid.width
+    if max(height, width) <= WHOLE:
+        return [(slice(0, height), slice(0, width))]
 
     def starts(length: int) -> list[int]:
         inner = np.linspace(0, max(0, length - SIDE), PIECES + 2)[1:-1] if length > SIDE else [0]
