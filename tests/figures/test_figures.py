@@ -81,7 +81,9 @@ def words_of(figure: Figure) -> str:
 # ------------------------------------------------------------------ all of them
 
 
-@pytest.mark.parametrize(("crops", "background", "truth"), [(1, False, True), (11, True, False)])
+@pytest.mark.parametrize(
+    ("crops", "background", "truth"), [(1, False, True), pytest.param(18, True, False, marks=pytest.mark.slow)]
+)
 def test_same_arrays_same_bytes_whatever_the_users_settings(tmp_path, monkeypatch, crops, background, truth):
     monkeypatch.setattr(style, "DOTS_PER_INCH", 50)  # quicker
     legend = legend_of(crops, background)

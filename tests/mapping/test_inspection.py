@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from ruamel.yaml import YAML
+import tiny
 from scenes import LABELS, make_region, write_fields, write_files, write_scene
 
 import inspect_scene
@@ -11,7 +11,6 @@ from cluemap.data.scenes.scene_reader import open_scene
 from cluemap.data.windowing import cut
 from cluemap.mapping.inspection.scene_inspection import windows_of
 from cluemap.params import METHOD_BLOCKS
-from cluemap.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +27,10 @@ def scene(region, tmp_path):
 
 def write_windows(file, scene, **windows):
     """params.yaml whose data set `mine` lies in `scene` and is cut in its own way."""
-    tree = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    tree["datasets"]["mine"] = str(scene)
-    tree["mine"] = {**{name: {} for name in METHOD_BLOCKS}, "source": {"format": "scene"}, "windows": windows}
-    with file.open("w") as handle:
-        YAML().dump(tree, handle)
+    mine = {**{name: {} for name in METHOD_BLOCKS}, "source": {"format": "scene"}, "windows": windows}
+    tree = {"datasets": {"mine": str(scene)}, "mine": mine}
+    kept = [text for name, text in tiny.method_texts().items() if name not in tree]
+    file.write_text("".join([*kept, tiny.text_of(tree)]))
     return file
 
 

@@ -45,6 +45,7 @@ def test_a_version_outside_the_range_and_a_line_without_a_reason_are_named(tmp_p
     assert "nothing asks for left-over" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_library_its_template_and_its_version(tmp_path):
     """Built without isolation where hatchling is installed; otherwise pip fetches it."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(PROJECT)]

@@ -1,5 +1,7 @@
 """params.yaml is read strictly: each wrong key is named with the nearest right one and the file."""
 
+from copy import deepcopy
+
 import pytest
 from locations import PROJECT
 from ruamel.yaml import YAML
@@ -10,9 +12,14 @@ from cluemap.params import METHOD_BLOCKS, Params, load_params
 FILE = PROJECT / "params.yaml"
 
 
-@pytest.fixture
-def tree():
+@pytest.fixture(scope="module")
+def original():
     return YAML().load(FILE.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def tree(original):
+    return deepcopy(original)
 
 
 @pytest.fixture

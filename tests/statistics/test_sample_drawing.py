@@ -68,6 +68,7 @@ def test_units_lie_in_their_stratum_and_say_how_they_were_drawn(source):
     assert not sample["stratum"].is_monotonic_increasing  # who labels in order meets all classes
 
 
+@pytest.mark.slow
 def test_every_pixel_has_the_chance_that_is_written_down(tmp_path):
     source = open_map(write_map(tmp_path / "map.tif", blocks(12, 10, side=4)))
     hits, draws = np.zeros((12, 10)), 400

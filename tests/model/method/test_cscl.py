@@ -62,7 +62,7 @@ def test_gradients_are_those_of_finite_differences():
     params = told(stride=2, masked=True)
     found = pairs(fields(3), params)
     loss = lambda *given_: context_loss(similarities(*given_, params), found, 0.125)
-    assert torch.autograd.gradcheck(loss, embedded(4, 3), atol=1e-6)
+    assert torch.autograd.gradcheck(loss, embedded(4, 3), atol=1e-6, fast_mode=True)  # along random directions
 
 
 def test_a_pixel_without_any_embedding_has_a_finite_gradient():

@@ -89,7 +89,7 @@ def test_similarities_are_compared_in_full_precision(kind):
         assert built(*inputs()).similarities.dtype == torch.float32
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["ltae", pytest.param("tsvit", marks=pytest.mark.slow)])
 def test_any_batch_when_exported_with_joined_similarities(kind):
     fast, given = network(kind, joined=True).published(), inputs()
     axes = [{0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}] * 3

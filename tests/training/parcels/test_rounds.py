@@ -1,8 +1,15 @@
 """Labels of parcels in rounds: what is left alone decides first, and what is not left never wins."""
 
 import numpy as np
+import pytest
 
+from cluemap.training.parcels import rounds
 from cluemap.training.parcels.rounds import NONE, asked, settled, single
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    monkeypatch.setattr(rounds, "TREES", 43)
 
 
 def drawn(n=90, k=3):

@@ -183,17 +183,25 @@ def train(root: Path, monkeypatch, stop: int | None = None) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Trainings that were never disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
+    """A training that was never disturbed."""
+    root = project(tmp_path_factory.mktemp("whole"))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for network in ("tsvit", "ltae"):
-            train(project(folder / network, network), monkeypatch)
-    return folder
+        train(root, monkeypatch)
+    return root
 
 
-@pytest.mark.parametrize("network", ["tsvit", "ltae"])
-def test_the_student_alone_is_published_and_no_map_knows_its_place(whole, network):
-    root = whole / network
+@pytest.mark.slow
+def test_the_student_alone_is_published_and_no_map_knows_its_place(tmp_path, monkeypatch):
+    root = project(tmp_path, "tsvit")
+    train(root, monkeypatch)
+    published_alone(root)
+
+
+def test_an_ltae_student_alone_is_published_and_no_map_knows_its_place(whole):
+    published_alone(whole)
+
+
+def published_alone(root):
     weights = checkpoints.load(root / MODEL).tensors
     assert not [name for name in weights if name.startswith(("network/teacher", "network/embed"))]
     windows, params = of(root)
@@ -218,7 +226,7 @@ def test_a_stopped_training_ends_with_the_same_bits(whole, tmp_path, monkeypatch
     with pytest.raises(Interrupted):
         train(root, monkeypatch, stop)
     train(root, monkeypatch)
-    expected, found = (checkpoints.load(folder / MODEL).tensors for folder in (whole / "ltae", root))
+    expected, found = (checkpoints.load(folder / MODEL).tensors for folder in (whole, root))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
@@ -244,7 +252,7 @@ def test_two_processes_give_what_one_gives(whole, tmp_path):
     root = project(tmp_path)
     tiny.run("train_reference", root, CLUEMAP_PROCESSES="2")
     found = checkpoints.load(root / MODEL).tensors
-    for name, value in checkpoints.load(whole / "ltae" / MODEL).tensors.items():
+    for name, value in checkpoints.load(whole / MODEL).tensors.items():
         scale = value.abs().max().clamp_min(1e-3)
         assert ((value - found[name]).abs().max() / scale).item() < 1e-3, name
 
