@@ -160,7 +160,7 @@ def _classes(result: CrossValidated, level: str) -> dict[str, Any]:
     for name in result.names:
         own = table[table["class"] == name].set_index("measure")
         rows.append([name, *(_margin(tuple(own.loc[m, ["value", "low", "high"]])) for m in measures)])
-    caption = f"{said(FIRST)}. Intervals of classes with few fields are too narrow where all of them are right."
+    caption = f"{said(FIRST)}. Without a mistake in a class its interval says what so few fields can prove."
     return {"kind": "table", "columns": ["class", *measures], "rows": rows, "caption": caption}
 
 
