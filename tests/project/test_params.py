@@ -60,12 +60,13 @@ def test_overrides_lie_over_the_method(tree, load):
     assert params.root == "data/demo"
 
 
-def test_every_data_set_of_the_file_loads(tree, load):
+def test_every_data_set_of_the_file_loads(tree, load, tmp_path):
     names = [name for name, block in tree.items() if isinstance(block, dict) and "masks" in block]
     assert {"demo", "demo_germany", "pastis", "pastis24", "germany"} <= set(names)
+    tree["datasets"].update({name: f"data/{name}" for name in names})
+    load()
     for name in names:
-        tree["datasets"][name] = f"data/{name}"
-        assert load(name).dataset == name
+        assert load_params(name, tmp_path / "params.yaml").dataset == name
 
 
 def test_numbers_in_yaml_12_form(tree, load, tmp_path):

@@ -15,6 +15,7 @@ from cluemap.files import atomic, write_text
 from cluemap.mapping.geotiff import entries
 
 LONGEST = 1400  # pixels of the preview's longer side
+DOTS_PER_INCH = 140  # of the preview
 
 
 def write_style(out: Path, legend: Legend) -> Path:
@@ -65,7 +66,7 @@ def write_preview(out: Path, legend: Legend, hectares: dict[str, float]) -> Path
     for number, _, colour in entries(legend):
         colours[number] = to_rgba(colour)
     colours[VOID] = (1.0, 1.0, 1.0, 0.0)
-    figure = Figure(figsize=(10, 7.5), dpi=140, layout="constrained")
+    figure = Figure(figsize=(10, 7.5), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
     axes.imshow(
         picture, cmap=ListedColormap(colours), vmin=0, vmax=255, interpolation="nearest",
