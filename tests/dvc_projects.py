@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import stage_forks
 import tiny
 from builders import write_pastis
 from locations import PROJECT
@@ -49,12 +50,15 @@ def commit(root: Path, message: str) -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What a user's shell has: this Python first in PATH, and no variables of ours but the device."""
+    """What a user's shell has: a Python first in PATH, whose scripts are forked, and no variables of ours but the
+    device.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLUEMAP_", "MLFLOW_", "DVC_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     one = {"CLUEMAP_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    python = stage_forks.shim({**kept, **one})
+    path = os.pathsep.join([str(python), str(Path(sys.executable).parent), kept.get("PATH", "")])
     who = {f"GIT_{role}_{part}": text for role in ("AUTHOR", "COMMITTER") for part, text in WHO.items()}
-    return {**kept, **one, **who, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1", **more}
+    return {**kept, **one, **who, "PATH": path, **more}
 
 
 WHO = {"NAME": "t", "EMAIL": "t@example.org"}
@@ -71,10 +75,9 @@ def dvc(root: Path, *arguments: str, check: bool = True, timeout: float = 900, *
 
 def script(root: Path, name: str, *arguments: str, **more: str) -> str:
     """Run one of the project's scripts; gives what it printed."""
-    command = [sys.executable, f"src/{name}.py", *arguments]
-    done = subprocess.run(
-        command, cwd=root, env=environment(**more), capture_output=True, text=True, timeout=900, check=False
-    )
+    told = environment(**more)
+    command = [str(stage_forks.shim(told) / "python"), f"src/{name}.py", *arguments]
+    done = subprocess.run(command, cwd=root, env=told, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
