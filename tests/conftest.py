@@ -35,13 +35,30 @@ if "PYTEST_DEBUG_TEMPROOT" not in os.environ and in_memory():
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
 
 
+LONGEST = (  # a minute of a core or more each, the longest first; the order of a run of 2026-11-26
+    *("tuner", "two_clones", "distributed", "pipeline_of_few_labels", "slurm", "pipeline", "train_parcels", "ranks"),
+    *(
+        "temporary_experiments",
+        "context_task",
+        "tune_at_scale",
+        "mlflow_store",
+        "pipelines",
+        "raw_data",
+        "refine_masks",
+    ),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: one that is left for the end keeps one process busy while the others wait."""
+    """Long files first, then others with slow tests: what is left for the end keeps one process busy while the others
+    wait.
+    """
     for item in items:
         if "pipeline" in item.fixturenames:  # a whole tiny pipeline: a minute, whoever asks for it first
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (item.path not in slow, ranks.get(item.path.name, len(ranks))))
 
 
 def pytest_sessionstart() -> None:

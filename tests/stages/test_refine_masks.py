@@ -58,6 +58,11 @@ def made(tmp_path_factory):
     return root
 
 
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    monkeypatch.setattr(stage_module, "TREES", {**stage_module.TREES, "rounds": 7})
+
+
 @pytest.fixture
 def copy(made, tmp_path):
     """A project with pseudo masks, to work on."""

@@ -137,7 +137,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
         for kind in ("pretrain", "joint", "off"):
-            train(project(folder / kind, kind, steps=20), monkeypatch)
+            train(project(folder / kind, kind, steps=11), monkeypatch)
     return folder
 
 
@@ -157,20 +157,20 @@ def test_curves_of_the_pretraining_have_names_of_their_own(tmp_path, monkeypatch
     assert names["loss/total"] == [8]
 
 
-@pytest.mark.parametrize("stop", [(ContextTask, 6), (ContextTask, 18), (SegmenterTask, 2)])
+@pytest.mark.parametrize("stop", [(ContextTask, 4), (ContextTask, 9), (SegmenterTask, 2)])
 def test_a_stopped_pretraining_or_training_ends_with_the_same_bits(whole, tmp_path, monkeypatch, stop):
-    root = project(tmp_path, "pretrain", steps=20)
+    root = project(tmp_path, "pretrain", steps=11)
     with pytest.raises(Interrupted):
         train(root, monkeypatch, stop)
     steps = train(root, monkeypatch).names
-    assert min(steps.get("pretraining/loss/total", [20])) > stop[1] or stop[0] is SegmenterTask
+    assert min(steps.get("pretraining/loss/total", [11])) > stop[1] or stop[0] is SegmenterTask
     expected, found = weights(whole / "pretrain"), weights(root)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert not (root / STATE).exists()
 
 
 def test_a_stopped_joint_training_ends_with_the_same_bits(whole, tmp_path, monkeypatch):
-    root = project(tmp_path, "joint", steps=20)
+    root = project(tmp_path, "joint", steps=11)
     with pytest.raises(Interrupted):
         train(root, monkeypatch, (JointTask, 5))
     train(root, monkeypatch)
@@ -226,7 +226,7 @@ def test_the_script_goes_on_in_the_same_run_and_refuses_other_params(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrain", "joint"])
 def test_two_processes_give_what_one_gives(whole, tmp_path, kind):
-    root = project(tmp_path, kind, steps=20)
+    root = project(tmp_path, kind, steps=11)
     tiny.run("train_reference", root, CLUEMAP_PROCESSES="2")
     for name, value in weights(whole / kind).items():
         scale = value.abs().max().clamp_min(1e-3)
