@@ -110,7 +110,7 @@ os.environ.clear()
 os.environ.update(order["environment"])
 sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
 sys.pycache_prefix = os.environ.get("PYTHONPYCACHEPREFIX")
-sys.argv = order["words"]
+sys.argv, sys.executable = order["words"], order["python"]
 sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
 os._exit(ended(sys.argv[0]) & 255)  # and not through the end of all modules that were loaded, which takes longer
 '''
@@ -142,10 +142,10 @@ class Server:
         shim.chmod(0o755)
 
 
-def asked(address: str, words: Sequence[str], environment: Mapping[str, str], files: Sequence[int]) -> int:
-    """Run a script in this folder; its exit code, negative for a signal."""
-    order = {"words": list(words), "folder": os.getcwd(), "environment": dict(environment), "seconds": 900}
-    text = json.dumps(order).encode()
+def asked(address: str, words: Sequence[str], environment: Mapping[str, str], files: Sequence[int], python: str) -> int:
+    """Run a script in this folder; its exit code, negative for a signal. What it starts with `python` is forked too."""
+    told = {"words": list(words), "folder": os.getcwd(), "environment": dict(environment)}
+    text = json.dumps({**told, "python": python, "seconds": 900}).encode()
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         socket.send_fds(server, [len(text).to_bytes(8, "big")], files)
@@ -158,10 +158,10 @@ def asked(address: str, words: Sequence[str], environment: Mapping[str, str], fi
 
 def stand_in(address: str, read: Mapping[str, str]) -> int:
     """What `python` of the shim does: scripts are forked, all else is Python's own business."""
-    words = sys.argv[1:]
+    words = sys.argv[2:] if sys.argv[1:2] == ["-u"] else sys.argv[1:]
     if not words or not words[0].endswith(".py") or _read(os.environ) != read:
-        os.execv(sys.executable, [sys.executable, *words])
-    code = asked(address, words, os.environ, [0, 1, 2])
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+    code = asked(address, words, os.environ, [0, 1, 2], sys.argv[0])
     if code < 0:
         if -code in PASSED_ON:
             signal.signal(-code, signal.SIG_DFL)
@@ -195,7 +195,7 @@ def run(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Comp
         return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=900)
     with open(os.devnull) as nothing, TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
         files = [file.fileno() for file in (nothing, output, errors)]
-        code = asked(server(environment).address, words, environment, files)
+        code = asked(server(environment).address, words, environment, files, str(shim(environment) / "python"))
         for file in (output, errors):
             file.seek(0)
         return subprocess.CompletedProcess(words, code, output.read(), errors.read())
