@@ -4,8 +4,10 @@ that holds these libraries, and load the project itself as any other would.
 `run` is for tests; `shim` is a `python` for the PATH of a DVC that runs the stages.
 """
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -127,6 +129,7 @@ class Server:
 
     def __init__(self, read: Mapping[str, str]):
         self.folder = Path(mkdtemp(prefix="forks"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.address = str(self.folder / "socket")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(READ_WHEN_LOADED)}
         self._process = subprocess.Popen(
@@ -193,7 +196,8 @@ def run(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Comp
     if not LINUX:
         line = [sys.executable, *words]
         return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=900)
-    with open(os.devnull) as nothing, TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+    written = {"mode": "w+", "encoding": "utf-8"}
+    with open(os.devnull) as nothing, TemporaryFile(**written) as output, TemporaryFile(**written) as errors:
         files = [file.fileno() for file in (nothing, output, errors)]
         code = asked(server(environment).address, words, environment, files, str(shim(environment) / "python"))
         for file in (output, errors):
