@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cluemap.data.scenes.grid import Blocks
 from cluemap.mapping.overlap_blending import Tile
+from cluemap.runtime.memory import give_back_freed
 
 if TYPE_CHECKING:  # GDAL is not needed to predict what lies in memory
     from cluemap.mapping.map_sources import Imagery
@@ -56,6 +57,7 @@ class TileReader:
         low, right = max(rows.start, rows.stop - self.edge), max(columns.start, columns.stop - self.edge)
         self.below.append(Piece(slice(low, rows.stop), columns, images[:, :, low - rows.start :].copy()))
         self.beside.append(Piece(rows, slice(right, columns.stop), images[..., right - columns.start :].copy()))
+        give_back_freed()
         return images
 
 
