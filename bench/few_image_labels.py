@@ -3,17 +3,18 @@
 Each run goes through the stages train_classifier to train_segmenter (as src/ablate.py, without the upper bound and the
 baselines). Methods: `alone`; `segmenter`: the segmenter has a teacher; `teacher`: the classifier has one too. Prints
 mIoU of the refined masks of the labelled windows, and of the segmenter on the fold; `--json` keeps finished runs. Needs
-the prepared windows of the data set.
+the prepared windows of the data set. Methods that share a classifier share its masks: they are made once.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
@@ -30,10 +31,13 @@ from cluemap.paths import OUT, ROOT, stage_folder
 from cluemap.runtime import distributed
 from cluemap.training.segmenter_task import score_on
 
-STAGES = ("train_classifier", "make_cams", "make_masks", "refine_masks", "train_segmenter")
+MASKS = ("train_classifier", "make_cams", "make_masks", "refine_masks")
 
 
-def run(method: str, percent: float, seed: int, given: argparse.Namespace, prepared: Path) -> dict[str, float]:
+def run(
+    method: str, percent: float, seed: int, given: argparse.Namespace, prepared: Path, place: Path
+) -> dict[str, float]:
+    """Of the whole chain of stages; `place` keeps the masks for the next method that has the same classifier."""
     changes = {
         "seed": seed,
         "labelled.kind": "image_labels",
@@ -43,12 +47,19 @@ def run(method: str, percent: float, seed: int, given: argparse.Namespace, prepa
     changes |= {key: json.loads(value) for key, value in (one.split("=") for one in given.change)}
     if percent == 100:
         changes["labelled.share"] = 1.0
+    taught = "taught" if method == "teacher" and percent < 100 else "plain"
+    masks = place / f"{percent:g}_{seed}_{taught}"
     with tempfile.TemporaryDirectory() as folder:
         file, out = Path(folder) / "params.yaml", Path(folder) / "out"
         write_changed(ROOT / "params.yaml", given.dataset, changes, file)
-        for stage in STAGES:
+        stages = ("train_segmenter",) if masks.exists() else (*MASKS, "train_segmenter")
+        if masks.exists():
+            shutil.copytree(masks, out)
+        for stage in stages:
             script = [sys.executable, str(ROOT / "src" / f"{stage}.py"), "--dataset", given.dataset]
             subprocess.run([*script, "--params", file, "--out", out, "--prepared", prepared], check=True)
+            if stage == MASKS[-1]:
+                shutil.copytree(out, masks)
         params, folder_of = load_params(given.dataset, file), lambda stage: stage_folder(given.dataset, stage, out)
         windows = with_known_labels(Windows.open(prepared / "windows"), params.labelled, ROOT, masks=False)
         network, _ = load_segmenter(folder_of("train_segmenter") / "model" / SEGMENTER, windows)
@@ -77,14 +88,25 @@ def main() -> None:
     given = parser.parse_args()
     prepared = (given.prepared or stage_folder(given.dataset, "prepare", OUT)).resolve()
     kept = Finished(given.json)
-    for percent in given.percents:
-        for method in given.methods:
-            runs = []
+    with tempfile.TemporaryDirectory() as place:
+        for percent in given.percents:
+            found: dict[str, list[dict[str, float]]] = {method: [] for method in given.methods}
             for seed in given.seeds:
-                name = f"{given.dataset} {percent:g} % {given.fold} {' '.join(given.change)} {method} {seed}"
-                runs.append(kept.get(name, partial(run, method, percent, seed, given, prepared)))
-            cells = ", ".join(f"{key} {100 * mean(one[key] for one in runs):.1f}" for key in runs[0])
-            print(f"{percent:g} % of image labels, {method}: {cells}", flush=True)
+                for method in given.methods:
+                    name = f"{given.dataset} {percent:g} % {given.fold} {' '.join(given.change)} {method} {seed}"
+                    one = partial(run, method, percent, seed, given, prepared, Path(place))
+                    found[method].append(kept.get(name, one))
+            for method, runs in found.items():
+                print(f"{percent:g} % of image labels, {method}: {summary(runs)}", flush=True)
+
+
+def summary(runs: list[dict[str, float]]) -> str:
+    """Means and standard deviations in %."""
+    values = {key: [one[key] for one in runs] for key in runs[0]}
+    return ", ".join(
+        f"{key} {100 * mean(some):.1f} ± {100 * (stdev(some) if len(some) > 1 else 0.0):.1f}"
+        for key, some in values.items()
+    )
 
 
 if __name__ == "__main__":
