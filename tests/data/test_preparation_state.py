@@ -154,6 +154,8 @@ def killed(raw: Path, tmp_path: Path, moment: str, number: int) -> None:
     """Run by a child process: prepare, and be killed at a moment."""
 
     def die(*_, **__):
+        if number != signal.SIGKILL:  # whatever the process that was forked does with it
+            signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         signal.pause()
 
