@@ -179,6 +179,7 @@ def test_a_store_that_is_away_for_a_while_costs_nothing(tunes, monkeypatch):
 def test_a_store_that_stays_away_ends_the_trials_and_the_next_start_goes_on(tunes, monkeypatch):
     found = tunes({"pace": 0.1})
     monkeypatch.setattr(tuner, "PATIENCE", 0.0)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
     def never(*_):
         raise StoreDown("it does not answer")
@@ -188,6 +189,7 @@ def test_a_store_that_stays_away_ends_the_trials_and_the_next_start_goes_on(tune
     with pytest.raises(StoreDown):
         found.run(1)
     assert tuned.alive(found.folder) == []
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     monkeypatch.undo()
 
 

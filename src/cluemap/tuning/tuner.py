@@ -70,9 +70,11 @@ class Tuner:
                 self._fill(wanted)
                 self._look_after()
         finally:
-            self._stop_all()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            try:
+                self._stop_all()
+            finally:  # the store may be what fails
+                for number, handler in before.items():
+                    signal.signal(number, handler)
         if self.trouble:
             raise TuningError(self.trouble)
         if self.stopping:
