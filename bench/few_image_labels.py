@@ -14,11 +14,10 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from few_labels import Finished
+from few_labels import Finished, percents
 
 from cluemap.data.splits.labelled_part import with_known_labels
 from cluemap.data.windows import Windows
@@ -52,14 +51,10 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         file, out = Path(folder) / "params.yaml", Path(folder) / "out"
         write_changed(ROOT / "params.yaml", given.dataset, changes, file)
-        stages = ("train_segmenter",) if masks.exists() else (*MASKS, "train_segmenter")
-        if masks.exists():
-            shutil.copytree(masks, out)
-        for stage in stages:
-            script = [sys.executable, str(ROOT / "src" / f"{stage}.py"), "--dataset", given.dataset]
-            subprocess.run([*script, "--params", file, "--out", out, "--prepared", prepared], check=True)
-            if stage == MASKS[-1]:
-                shutil.copytree(out, masks)
+        if not masks.exists():
+            run_stages(MASKS, given.dataset, file, masks, prepared)
+        shutil.copytree(masks, out)
+        run_stages(("train_segmenter",), given.dataset, file, out, prepared)
         params, folder_of = load_params(given.dataset, file), lambda stage: stage_folder(given.dataset, stage, out)
         windows = with_known_labels(Windows.open(prepared / "windows"), params.labelled, ROOT, masks=False)
         network, _ = load_segmenter(folder_of("train_segmenter") / "model" / SEGMENTER, windows)
@@ -73,6 +68,12 @@ def run(
             "precision": classifier["mean_average_precision"],
             "validation_clue": classifier["clue_cam_miou_fixed"],
         }
+
+
+def run_stages(stages: tuple[str, ...], dataset: str, params: Path, out: Path, prepared: Path) -> None:
+    for stage in stages:
+        script = [sys.executable, str(ROOT / "src" / f"{stage}.py"), "--dataset", dataset]
+        subprocess.run([*script, "--params", params, "--out", out, "--prepared", prepared], check=True)
 
 
 def main() -> None:
@@ -97,16 +98,7 @@ def main() -> None:
                     one = partial(run, method, percent, seed, given, prepared, Path(place))
                     found[method].append(kept.get(name, one))
             for method, runs in found.items():
-                print(f"{percent:g} % of image labels, {method}: {summary(runs)}", flush=True)
-
-
-def summary(runs: list[dict[str, float]]) -> str:
-    """Means and standard deviations in %."""
-    values = {key: [one[key] for one in runs] for key in runs[0]}
-    return ", ".join(
-        f"{key} {100 * mean(some):.1f} ± {100 * (stdev(some) if len(some) > 1 else 0.0):.1f}"
-        for key, some in values.items()
-    )
+                print(f"{percent:g} % of image labels, {method}: {percents(runs)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -153,12 +153,17 @@ def table(count: int, given: argparse.Namespace, windows: Windows, kept: Finishe
 
 def summary(runs: list[dict[str, float]]) -> str:
     """Means and standard deviations in %, and the seconds of a training."""
+    cells = percents([{k: v for k, v in one.items() if k not in ("seconds", "threshold")} for one in runs])
+    return f"{cells}; {mean(one['seconds'] for one in runs):.0f} s a training"
+
+
+def percents(runs: list[dict[str, float]]) -> str:
+    """Mean and standard deviation of every value, in %."""
     cells = []
     for key in runs[0]:
         values = [one[key] for one in runs]
-        if key not in ("seconds", "threshold"):
-            cells.append(f"{key} {100 * mean(values):.1f} ± {100 * (stdev(values) if len(values) > 1 else 0.0):.1f}")
-    return f"{', '.join(cells)}; {mean(one['seconds'] for one in runs):.0f} s a training"
+        cells.append(f"{key} {100 * mean(values):.1f} ± {100 * (stdev(values) if len(values) > 1 else 0.0):.1f}")
+    return ", ".join(cells)
 
 
 if __name__ == "__main__":

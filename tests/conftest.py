@@ -37,15 +37,8 @@ if "PYTEST_DEBUG_TEMPROOT" not in os.environ and in_memory():
 
 LONGEST = (  # a minute of a core or more each, the longest first; the order of a run of 2026-11-26
     *("tuner", "two_clones", "distributed", "pipeline_of_few_labels", "slurm", "pipeline", "train_parcels", "ranks"),
-    *(
-        "temporary_experiments",
-        "context_task",
-        "tune_at_scale",
-        "mlflow_store",
-        "pipelines",
-        "raw_data",
-        "refine_masks",
-    ),
+    *("temporary_experiments", "context_task", "tune_at_scale", "mlflow_store", "pipelines", "raw_data"),
+    "refine_masks",
 )
 
 

@@ -62,7 +62,7 @@ def _registered(address: str, out: Path) -> Path:
         file = PARCELS if name.endswith("-parcels") else SEGMENTER
         return registry.fetch(name, alias, file, out / REGISTERED / name)
     except FileGone as error:
-        _no_baseline(registry, address, error)
+        _no_baseline(registry, name, alias, error)
         run = store.run_of_model(name, alias)
         stage = _stage_of_run(run, out)
         if stage is None:
@@ -73,15 +73,14 @@ def _registered(address: str, out: Path) -> Path:
         return find_model(str(stage), out)
 
 
-def _no_baseline(registry: "Registry", address: str, error: "FileGone") -> None:
+def _no_baseline(registry: "Registry", name: str, alias: str, error: "FileGone") -> None:
     """Raises CheckpointError: the version is a baseline, whose run (of `evaluate`) leads to the segmenter instead."""
-    name, _, alias = address.removeprefix(REGISTRY).partition("@")
     version = registry.holder(name, alias)
     if version is not None and version.tags.get("stage") == BASELINES:
         raise CheckpointError(
-            f"{address} is a baseline, and {error}: give its outputs (--model out/<data set>/{BASELINES}), or delete "
-            f"version {version.number} in MLflow and run `python src/register.py --dataset <data set> --stage "
-            f"{BASELINES}`"
+            f"{REGISTRY}{name}@{alias} is a baseline, and {error}: give its outputs (--model out/<data set>/"
+            f"{BASELINES}), or delete version {version.number} in MLflow and run `python src/register.py --dataset "
+            f"<data set> --stage {BASELINES}`"
         ) from None
 
 
