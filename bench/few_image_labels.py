@@ -1,9 +1,11 @@
 """Few image labels: masks and maps from a share of them, from the labelled part alone or by teacher and student.
 
 Each run goes through the stages train_classifier to train_segmenter (as src/ablate.py, without the upper bound and the
-baselines). Methods: `alone`; `segmenter`: the segmenter has a teacher; `teacher`: the classifier has one too. Prints
-mIoU of the refined masks of the labelled windows, and of the segmenter on the fold; `--json` keeps finished runs. Needs
-the prepared windows of the data set. Methods that share a classifier share its masks: they are made once.
+baselines). Methods: `alone`; `segmenter`: the segmenter has a teacher; `teacher`: the classifier has one too;
+`searched` and `searched_teacher`: the rounds of refine_masks start from the image labels, without or with a teacher of
+the segmenter. Every seed draws other windows. Prints mIoU of the refined masks of the labelled windows, and of the
+segmenter on the fold; `--json` keeps finished runs. Needs the prepared windows of the data set. Methods that share a
+classifier share its masks: they are made once.
 """
 
 import argparse
@@ -30,15 +32,16 @@ from cluemap.paths import OUT, ROOT, stage_folder
 from cluemap.runtime import distributed
 from cluemap.training.segmenter_task import score_on
 
-MASKS = ("train_classifier", "make_cams", "make_masks", "refine_masks")
+CLUE_MASKS = ("train_classifier", "make_cams", "make_masks")
 
 
 def run(
     method: str, percent: float, seed: int, given: argparse.Namespace, prepared: Path, place: Path
 ) -> dict[str, float]:
-    """Of the whole chain of stages; `place` keeps the masks for the next method that has the same classifier."""
+    """Of the whole chain of stages; `place` keeps the clue masks for the next method that has the same classifier."""
     changes = {
         "seed": seed,
+        "labelled.seed": seed,
         "labelled.kind": "image_labels",
         "labelled.share": percent / 100,
         **IMAGE_LABEL_METHODS[method][1],
@@ -52,9 +55,9 @@ def run(
         file, out = Path(folder) / "params.yaml", Path(folder) / "out"
         write_changed(ROOT / "params.yaml", given.dataset, changes, file)
         if not masks.exists():
-            run_stages(MASKS, given.dataset, file, masks, prepared)
+            run_stages(CLUE_MASKS, given.dataset, file, masks, prepared)
         shutil.copytree(masks, out)
-        run_stages(("train_segmenter",), given.dataset, file, out, prepared)
+        run_stages(("refine_masks", "train_segmenter"), given.dataset, file, out, prepared)
         params, folder_of = load_params(given.dataset, file), lambda stage: stage_folder(given.dataset, stage, out)
         windows = with_known_labels(Windows.open(prepared / "windows"), params.labelled, ROOT, masks=False)
         network, _ = load_segmenter(folder_of("train_segmenter") / "model" / SEGMENTER, windows)

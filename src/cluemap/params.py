@@ -279,6 +279,7 @@ class RefineParams(StepParams):
 
     learner: Literal["none", "linear", "trees", "network"]
     start: Literal["masks", "image_labels"]
+    starts: int = Positive
     rounds: int = Positive
     confidence: float = Share
     folds: int = Positive

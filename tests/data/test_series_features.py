@@ -1,5 +1,6 @@
 """Series at even days: windows that are first seen after New Year beside others that are seen from autumn on."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from cluemap.data.patches import NODATA
-from cluemap.data.series_features import SeriesFeatures, median_span, season, years_apart
+from cluemap.data.series_features import HAZE, NEAR, SeriesFeatures, median_span, season, years_apart
 from cluemap.model.networks.pixel_segmenter import EvenSeries
 from cluemap.training.parcels import baselines
 
@@ -94,3 +95,58 @@ def test_seasons_any_number_of_years_apart(years):
     assert years_apart(dates + 365 * years, dates) == -years
     spans = np.array([[281, 598], [291, 608], [271, 588]])
     assert median_span(spans + 365 * np.array([[0], [years], [-years]])) == (281, 598)
+
+
+class Clouded(Stub):
+    """The same land under clouds that differ from pixel to pixel: bright in every band. One pixel shows nothing."""
+
+    def __init__(self, *days):
+        super().__init__(*days)
+        self.card.legend = SimpleNamespace(
+            bands=tuple(range(BANDS)), true_colour=(2, 1, 0), reflectance_scale=10000.0, classes=()
+        )
+
+    def series(self, index):
+        images, days, valid = super().series(index)
+        draw, clouded = np.random.default_rng(int(index)), images.copy()
+        cloud = draw.random((len(days), 1, SIZE, SIZE)) < 0.4
+        cloud[::3] = False
+        clouded += (cloud * 4000).astype(np.int16)
+        clouded[:, :, 1, 1] = NODATA
+        clouded[1, 2, 0, 1] = NODATA
+        return clouded, days, valid & (np.arange(len(days)) != 4)
+
+
+def test_features_of_clear_dates_are_the_weighted_means_that_they_say():
+    windows = Clouded(AUTUMN, SPRING)
+    features = SeriesFeatures(windows, clear=True)
+    found = features(np.array([0, 1])).reshape(2, SIZE, SIZE, len(features.days), BANDS)
+    for index, row, column in np.ndindex(2, SIZE, SIZE):
+        images, days, valid = windows.series(index)
+        dates = season(days)
+        dates = dates + 365 * years_apart(dates[valid], features.days)
+        seen = [t for t in range(len(days)) if valid[t] and (images[t, :, row, column] != NODATA).all()]
+        for place, day in enumerate(features.days):
+            if not seen:
+                assert (found[index, row, column, place] == 0).all()
+                continue
+            darkest = min(float(images[t, 0, row, column]) for t in seen)
+            weights = [
+                math.exp(-abs(float(day - dates[t])) / NEAR - (float(images[t, 0, row, column]) - darkest) / 1e4 / HAZE)
+                for t in seen
+            ]
+            mean = sum(w * images[t, :, row, column].astype(float) for w, t in zip(weights, seen, strict=True)) / sum(
+                weights
+            )
+            np.testing.assert_allclose(found[index, row, column, place], mean, rtol=1e-4)
+
+
+def test_clouds_hardly_reach_the_features_of_clear_dates():
+    clear, clouded = Stub(AUTUMN), Clouded(AUTUMN)
+    clear.card = clouded.card
+    apart = {}
+    for kind in (False, True):
+        one, other = (SeriesFeatures(windows, clear=kind)(np.array([0]))[0, 0, 0] for windows in (clear, clouded))
+        apart[kind] = float(np.abs(one - other).max())
+    assert apart[False] > 3000
+    assert apart[True] < 200

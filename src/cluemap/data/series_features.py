@@ -10,6 +10,8 @@ from cluemap.data.windows import Windows
 YEAR = 365
 EVERY = 15  # days between two places of an even series
 KEPT = 2**30  # bytes of features that are kept in memory; beyond that they are made again each time
+NEAR = 15.0  # days over which a date's weight falls by e, in features of clear dates
+HAZE = 0.04  # reflectance in blue above a pixel's darkest date over which a date's weight falls by e
 
 
 def season(days: NDArray) -> NDArray[np.int64]:
@@ -37,8 +39,9 @@ def median_span(spans: NDArray[np.int64]) -> tuple[float, float]:
 class SeriesFeatures:
     """Features of any windows of a data set: the bands at every 15th day, the days taken from the training windows."""
 
-    def __init__(self, windows: Windows):
-        self.windows = windows
+    def __init__(self, windows: Windows, clear: bool = False):
+        """clear: weighted means in which dates under cloud, haze or snow hardly count, instead of interpolation."""
+        self.windows, self._made = windows, clear_features if clear else features
         self.days = even_days(windows, windows.indexes("train"), EVERY)
         self.count = len(self.days) * len(windows.card.legend.bands)
         self._kept: dict[int, NDArray[np.float32]] = {}
@@ -48,9 +51,9 @@ class SeriesFeatures:
         """-> n h w f."""
         missing = np.array([index for index in indexes.tolist() if index not in self._kept], np.int64)
         if len(self._kept) + len(missing) > self._room:
-            return features(self.windows, indexes, self.days)
+            return self._made(self.windows, indexes, self.days)
         if len(missing):
-            self._kept.update(zip(missing.tolist(), features(self.windows, missing, self.days), strict=True))
+            self._kept.update(zip(missing.tolist(), self._made(self.windows, missing, self.days), strict=True))
         return np.stack([self._kept[index] for index in indexes.tolist()])
 
 
@@ -65,12 +68,7 @@ def features(windows: Windows, indexes: NDArray[np.int64], days: NDArray[np.int6
     size, bands = windows.card.size, len(windows.card.legend.bands)
     out = np.zeros((len(indexes), size, size, len(days) * bands), np.float32)
     for row, index in zip(out, indexes, strict=True):
-        images, dates, valid = windows.series(int(index))
-        series = rearrange(np.asarray(images), "t c h w -> (h w) t c").astype(np.float32)
-        seen = (series != NODATA).all(axis=2) & valid  # p t
-        counted = season(dates)
-        if valid.any():
-            counted = counted + YEAR * years_apart(counted[valid], days)
+        series, seen, counted = _pixels(windows, int(index), days)
         patterns, which = np.unique(seen, axis=0, return_inverse=True)
         flat = row.reshape(size * size, -1)
         for number, pattern in enumerate(patterns):
@@ -79,6 +77,42 @@ def features(windows: Windows, indexes: NDArray[np.int64], days: NDArray[np.int6
                 share = shares(counted[pattern], days)  # g t
                 flat[pixels] = rearrange(share @ series[pixels][:, pattern], "p g c -> p (g c)")
     return out
+
+
+def clear_features(windows: Windows, indexes: NDArray[np.int64], days: NDArray[np.int64]) -> NDArray[np.float32]:
+    """-> n h w f: bands at `days` (f = g c), means over the dates with data; 0 without any.
+
+    A date's weight is exp(-|its day - day| / NEAR - (its blue - darkest blue of the pixel) / HAZE): clouds, haze and
+    snow are bright in blue, and a series is darkest where it shows land. No cloud mask and no label is asked for.
+    """
+    size, bands, legend = windows.card.size, len(windows.card.legend.bands), windows.card.legend
+    blue, haze = legend.true_colour[2], HAZE * legend.reflectance_scale
+    out = np.zeros((len(indexes), size, size, len(days) * bands), np.float32)
+    for row, index in zip(out, indexes, strict=True):
+        series, seen, counted = _pixels(windows, int(index), days)
+        bright = np.where(seen, series[:, :, blue], np.inf)  # p t
+        darkest = bright.min(axis=1, keepdims=True)
+        here = np.isfinite(darkest[:, 0])
+        away = (bright[here] - darkest[here]) / haze  # p t
+        apart = np.abs(days[:, None] - counted) / NEAR  # g t
+        cost = away[:, None] + apart[None]  # p g t
+        weight = np.exp(cost.min(axis=2, keepdims=True) - cost)
+        mean = (weight / weight.sum(axis=2, keepdims=True)).astype(np.float32) @ series[here]
+        row.reshape(size * size, -1)[here] = rearrange(mean, "p g c -> p (g c)")
+    return out
+
+
+def _pixels(
+    windows: Windows, index: int, days: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+    """Of a window's pixels p = h w: series p t c, whether a date has data p t, the dates t in the year of `days`."""
+    images, dates, valid = windows.series(index)
+    series = rearrange(np.asarray(images), "t c h w -> (h w) t c").astype(np.float32)
+    seen = (series != NODATA).all(axis=2) & valid
+    counted = season(dates)
+    if valid.any():
+        counted = counted + YEAR * years_apart(counted[valid], days)
+    return series, seen, counted
 
 
 def shares(dates: NDArray, days: NDArray) -> NDArray[np.float32]:

@@ -22,10 +22,14 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> words, changes
     "undistilled": ("place in the teacher alone, no distillation", {**TEACHER, "semisupervised.distillation": 0.0}),
     "unbound": ("place in the teacher alone, image labels not used", {**TEACHER, "semisupervised.image_labels": False}),
 }
+SEGMENTER = {**TEACHER, "semisupervised.classifier": False}
+SEARCHED = {"refine.start": "image_labels"}
 IMAGE_LABEL_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "alone": METHODS["alone"],
-    "segmenter": ("teacher of the segmenter", {**TEACHER, "semisupervised.classifier": False}),
+    "segmenter": ("teacher of the segmenter", SEGMENTER),
     "teacher": ("teacher of classifier and segmenter", TEACHER),
+    "searched": ("labelled part alone, masks from image labels", SEARCHED),
+    "searched_teacher": ("teacher of the segmenter, masks from image labels", {**SEARCHED, **SEGMENTER}),
 }
 FULL, WEAK = ("test", "full", "miou"), ("test", "weak", "miou")
 

@@ -32,6 +32,7 @@ from cluemap.stages.make_cams import SPLITS
 from cluemap.stages.make_masks import open_masks, read_masks, write_masks
 from cluemap.stages.stage import Stage, Under, identity_of
 from cluemap.tracking import NoRun
+from cluemap.training.learners.label_search import searched
 from cluemap.training.learners.network_learner import NetworkFit, NetworkLearner
 from cluemap.training.learners.pixel_learners import CHUNK, LinearLearner, PixelLearner, trees
 from cluemap.training.map_scores import map_counts, named_map_scores
@@ -54,17 +55,18 @@ def refine_masks(stage: Stage, windows: Windows, log: Log | None = None) -> dict
     masks: Masks = {"train": np.asarray(first), "validation": np.asarray(open_masks(source, "validation", windows))}
     course: list[dict[str, float]] = []
     probabilities = None
+    starts: dict[str, list[float]] = {}
     if params.learner != "none":
         background = windows.card.legend.background
         masks = {split: found if background else with_rest(found) for split, found in masks.items()}
         if params.start == "image_labels":
-            masks = {split: at_random(windows, split, stage.params.seed) for split in SPLITS}
+            masks, starts = from_image_labels(stage, windows)
         masks, course, probabilities = _rounds(stage, windows, masks, digest, log or NoRun())
         masks = {split: found if background else without_rest(found) for split, found in masks.items()}
     if stage.ranks.first:
         write_masks(stage.folder / "masks", masks, windows, {"rounds": len(course), "source": digest}, probabilities)
         shutil.rmtree(stage.state, ignore_errors=True)
-    return {"rounds": len(course), "course": course}
+    return {"rounds": len(course), "course": course, **starts}
 
 
 def _rounds(
@@ -115,17 +117,16 @@ def _into(disk: FinishedRounds, number: int, windows: Windows) -> Keep:
     return file.__setitem__
 
 
-def at_random(windows: Windows, split: str, seed: int) -> NDArray[np.uint8]:
-    """n h w: every pixel 0 or one of the classes of its image label, all equally likely.
-
-    A start that owes nothing to any CAM: what the rounds make of it is what the image labels alone tell.
+def from_image_labels(stage: Stage, windows: Windows) -> tuple[Masks, dict[str, list[float]]]:
+    """A start that owes nothing to any CAM: masks of the training windows that a search among random starts found, none
+    of the validation windows; and for the metrics what each start foretold of image labels.
     """
-    indexes, size = windows.indexes(split), windows.card.size
-    draw = np.random.default_rng([seed, SPLITS.index(split)])
-    found = np.empty((len(indexes), size, size), np.uint8)
-    for row, classes in zip(found, allowed(windows.image_labels[indexes]), strict=True):
-        row[:] = draw.choice(np.flatnonzero(classes), row.shape)
-    return found
+    ranks, params = stage.ranks, stage.params
+    found = searched(windows, params.refine.starts, params.seed, show=True) if ranks.first else None
+    masks, foretold = ranks.agree(found)
+    size = windows.card.size
+    none = np.full((len(windows.indexes("validation")), size, size), IGNORED, np.uint8)
+    return {"train": masks, "validation": none}, {"foretold": foretold}
 
 
 def with_rest(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:

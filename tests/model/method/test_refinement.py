@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from cluemap.model.method.refinement import agreement, allowed, constrained, decided, packed
+from cluemap.model.method.refinement import agreement, allowed, at_least, constrained, decided, packed
 
 N, H, W, K = 3, 5, 7, 4
 
@@ -39,6 +39,24 @@ def test_an_absent_class_never_wins_however_sure_the_learner_is():
     assert (kept[0, ..., [0, 1, 3]] == np.float32(1 / 3)).all()  # nothing else is known: evenly
     assert (decided(kept, 0.7)[:2] == 255).all()
     assert (masks[2] == 0).all()  # only the background may be there
+
+
+def test_a_class_that_is_there_keeps_its_least_share_and_its_pixels_their_order():
+    kept = constrained(probabilities(), allowed(LABELS))
+    kept[0, ..., 3] *= 1e-3  # the learner hardly knows class 3
+    kept = kept / kept.sum(axis=-1, keepdims=True)
+    raised = at_least(kept, allowed(LABELS), 0.2)
+    assert kept[0, ..., 3].mean() < 0.01
+    assert raised[0, ..., 3].mean() >= 0.2
+    np.testing.assert_allclose(raised.sum(axis=-1), 1, rtol=1e-5)
+    assert (raised[~np.broadcast_to(allowed(LABELS)[:, None, None], raised.shape)] == 0).all()
+    ratio = raised[0, ..., 3] / raised[0, ..., 0] / (kept[0, ..., 3] / kept[0, ..., 0])
+    np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-4)  # one number for the whole window
+    np.testing.assert_array_equal(raised[1:], kept[1:])  # those have it already
+    np.testing.assert_array_equal(at_least(kept, allowed(LABELS), 0.0), kept)
+    never = kept.copy()
+    never[0, ..., 3] = 0
+    assert (at_least(never, allowed(LABELS), 0.2)[0, ..., 3] == 0).all()  # nothing to raise
 
 
 def test_the_order_of_the_classes_does_not_matter():

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from cluemap.model.method.pseudo_masks import IGNORED
 
+SCALINGS = 20  # of the search for a window's factors
+STEEPEST = 50.0  # what one of them is multiplied by at most
+
 
 def allowed(image_labels: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Image labels n k -> n s: the ids that a pixel of the window may have. 0 is always allowed."""
@@ -22,6 +25,26 @@ def constrained(probabilities: NDArray[np.float32], may: NDArray[np.bool_]) -> N
         held.dtype
     )  # where the learner says 0 to all
     return np.where(total > 0, held / np.maximum(total, np.finfo(held.dtype).tiny), evenly[:, None, None])
+
+
+def at_least(probabilities: NDArray[np.float32], present: NDArray[np.bool_], share: float) -> NDArray[np.float32]:
+    """n h w s, n s (whether an id is known to be in the window) -> n h w s: in each window every id that is present has
+    at least `share` of the mean over the pixels, as far as its probabilities are not 0. Sums stay 1.
+
+    An image label says that a class is there: a learner that gives it to no pixel of the window has not learned it. The
+    ids' probabilities are multiplied by one number a window, which keeps their order among the pixels.
+    """
+    held = probabilities.copy()
+    for _ in range(SCALINGS):
+        mean = held.mean(axis=(1, 2))
+        low = present & (mean < share) & (mean > 0)
+        windows = low.any(axis=1)
+        if not windows.any():
+            break
+        factor = np.where(low, share / np.maximum(mean, share / STEEPEST), 1).astype(held.dtype)
+        scaled = held[windows] * factor[windows, None, None]
+        held[windows] = scaled / scaled.sum(axis=-1, keepdims=True)
+    return held
 
 
 def within_parcels(probabilities: NDArray[np.float32], parcels: NDArray[np.int32]) -> NDArray[np.float32]:

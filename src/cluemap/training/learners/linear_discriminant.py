@@ -50,8 +50,8 @@ class Moments:
 class LinearDiscriminant:
     """Add the sums of pixels, `solve`, then ask. even: every class is as likely as any other, however many pixels."""
 
-    def __init__(self, features: int, classes: int, even: bool):
-        self.even = even
+    def __init__(self, features: int, classes: int, even: bool, shrinkage: float = SHRINKAGE):
+        self.even, self.shrinkage = even, shrinkage
         self.sizes, self.sums = np.zeros(classes), np.zeros((classes, features))
         self.second = np.zeros((features, features))
 
@@ -69,7 +69,7 @@ class LinearDiscriminant:
         """From the sums to the discriminants. A class without pixels gets no probability."""
         means = self.sums / np.maximum(self.sizes, 1e-9)[:, None]  # k f
         covariance = (self.second - (means * self.sizes[:, None]).T @ means) / max(self.sizes.sum(), 1e-9)
-        covariance += np.diag(SHRINKAGE * np.diag(covariance) + 1e-6)
+        covariance += np.diag(self.shrinkage * np.diag(covariance) + 1e-6)
         directions = cho_solve(cho_factor(covariance), means.T)  # f k
         shift = -0.5 * (means.T * directions).sum(axis=0)
         if not self.even:

@@ -1,0 +1,93 @@
+"""Masks from image labels alone: learners of other windows, starts that are told apart, land that is told apart."""
+
+import numpy as np
+import pytest
+from builders import write_prepared
+
+from cluemap.data.windows import Windows
+from cluemap.training.learners import label_search
+from cluemap.training.learners.label_search import LabelSearch, searched
+from cluemap.training.learners.linear_discriminant import LinearDiscriminant, Moments
+
+WINDOWS, SIZE, CLASSES, FEATURES = 23, 7, 3, 5
+MEANS = np.random.default_rng(11).normal(0, 4, (CLASSES + 1, FEATURES))
+
+
+def land(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features n h w f, true ids n h w and image labels n k of windows of two halves, a class each."""
+    draw = np.random.default_rng(seed)
+    truth = np.repeat(draw.integers(0, CLASSES + 1, (WINDOWS, 1, 2)), [4, 3], axis=2).repeat(SIZE, axis=1)
+    features = MEANS[truth] + draw.normal(0, 1, (*truth.shape, FEATURES))
+    labels = np.stack([(truth == k).any(axis=(1, 2)) for k in range(1, CLASSES + 1)], axis=1)
+    return features.astype(np.float32), truth, labels
+
+
+def test_a_window_is_asked_of_a_learner_of_the_other_folds_windows():
+    features, truth, labels = land()
+    search = LabelSearch(features, labels, labels, 0)
+    masks = truth.astype(np.uint8)
+    masks[::2, 0] = 255
+    found = search.answers(masks)
+    moments = Moments.none(FEATURES)
+    moments.add(Moments.of(features.reshape(-1, FEATURES)))
+    assert len({*search.fold}) == label_search.FOLDS
+    for row in range(WINDOWS):
+        others = search.fold != search.fold[row]
+        model = LinearDiscriminant(FEATURES, CLASSES + 1, even=True, shrinkage=label_search.SHRINKAGE)
+        known = masks[others] != 255
+        model.add(*model.sums_of(moments.standardised(features[others][known]), masks[others][known].astype(np.int64)))
+        expected = model.solve().probabilities(moments.standardised(features[row].reshape(-1, FEATURES)))
+        np.testing.assert_allclose(found[row].reshape(-1, CLASSES + 1), expected, atol=1e-4)
+
+
+def test_it_finds_what_the_image_labels_tell():
+    features, truth, labels = land()
+    found = LabelSearch(features, labels, labels, 0).from_start(0)
+    assert (found.masks == truth).mean() > 0.95
+    wrong = labels[np.random.default_rng(3).permutation(WINDOWS)]
+    assert LabelSearch(features, wrong, wrong, 0).from_start(0).foretold < found.foretold - 0.1
+
+
+def test_what_a_label_does_not_say_may_be_there_and_need_not():
+    features, truth, labels = land()
+    possible = labels.copy()
+    possible[::3] = True  # of every third window nothing is known
+    present = labels.copy()
+    present[::3] = False
+    found = LabelSearch(features, possible, present, 0).from_start(0)
+    assert (found.masks == truth).mean() > 0.9
+
+
+@pytest.fixture
+def windows(tmp_path) -> Windows:
+    write_prepared(
+        tmp_path / "windows", {"train": 13, "validation": 3, "test": 2}, classes=4, size=7, dates=(5, 11), bands=3
+    )
+    return Windows.open(tmp_path / "windows")
+
+
+def test_the_start_that_foretells_most_gives_the_masks(windows, monkeypatch):
+    masks, foretold = searched(windows, 3, seed=5)
+    assert len(foretold) == 3
+    assert masks.shape == (13, 7, 7)
+    again, _ = searched(windows, 3, seed=5)
+    np.testing.assert_array_equal(masks, again)
+    for mask, label in zip(masks, windows.image_labels[windows.indexes("train")], strict=True):
+        assert {*np.unique(mask)} <= {0, 255, *(np.flatnonzero(label) + 1)}
+    scores = iter([-2.0, -1.0, -3.0])
+    made = []
+
+    def from_start(self, number):
+        made.append(np.full((13, 7, 7), number, np.uint8))
+        return label_search.Found(made[-1], next(scores))
+
+    monkeypatch.setattr(LabelSearch, "from_start", from_start)
+    masks, foretold = searched(windows, 3, seed=5)
+    assert foretold == [-2.0, -1.0, -3.0]
+    assert (masks == 1).all()
+
+
+def test_of_many_windows_a_part_is_searched(windows, monkeypatch):
+    monkeypatch.setattr(label_search, "WINDOWS", 6)
+    masks, _ = searched(windows, 1, seed=0)
+    assert ((masks != 255).any(axis=(1, 2))).sum() == 6
