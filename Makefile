@@ -5,7 +5,7 @@ PYTHON ?= python3
 # What to install torch from: empty = the package index pip knows (on Linux the CUDA build); see README for a CPU build.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-# One process a core. A file's tests stay in one process: they share what they made.
+# How many processes: tests/conftest.py. A file's tests stay in one process: they share what they made.
 PYTEST := python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)

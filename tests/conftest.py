@@ -42,6 +42,11 @@ LONGEST = (  # a minute of a core or more each, the longest first; the order of 
 )
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process a core; two where slow tests run: half of their time they wait for servers, signals, schedulers."""
+    return (os.cpu_count() or 1) * (1 if "not slow" in config.option.markexpr else 2)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, then others with slow tests: what is left for the end keeps one process busy while the others
     wait.

@@ -15,7 +15,8 @@ def test_every_variant_is_a_change_that_the_params_take(tmp_path, name):
     write_changed(base, "tiny", VARIANTS[name].changes, tmp_path / "changed.yaml")
     params = load_params("tiny", tmp_path / "changed.yaml")
     assert not params.labelled.all
-    assert (params.semisupervised.kind == "off") == ("alone" in name)
+    assert (params.semisupervised.kind == "off") == name.rsplit("_", 1)[0].endswith(("alone", "searched"))
+    assert (params.refine.start == "image_labels") == ("searched" in name)
     assert str(params.labelled.count or round(100 * params.labelled.share)) == name.rsplit("_", 1)[1]
     assert params.labelled.kind == ("image_labels" if "labels" in name else "masks")
 

@@ -177,7 +177,7 @@ def test_a_dvc_experiment_in_a_temporary_copy_is_a_run_of_the_project(root):
     run(*dvc, "init", "-q")
     run("git", "add", "-A")
     run("git", "commit", "-q", "-m", "one")
-    run(*dvc, "exp", "run", "--temp", "-S", "a=2", "-n", "twice")
+    run(*dvc, "exp", "run", "--temp", "-S", "a=20", "-n", "twice")  # other size: git may miss what changes at once
     store = open_store()
     (found,) = store.runs([EXPERIMENT])
     assert (found.status, found.tags["dvc.experiment"]) == ("FINISHED", "twice")
