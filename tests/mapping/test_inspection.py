@@ -40,6 +40,7 @@ def call(monkeypatch, capsys, scene, *more):
     return inspect_scene.main(), capsys.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flush_edge", [False, True])
 def test_windows_are_cut_as_params_say(scene, tmp_path, monkeypatch, capsys, flush_edge):
     file = write_windows(tmp_path / "params.yaml", scene, size=10, stride=4, flush_edge=flush_edge)

@@ -12,6 +12,7 @@ from cluemap.mapping.map_products import Order, make_map
 PRODUCTS = sorted((REAL / "safe").glob("*.SAFE"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PRODUCTS, reason="the genuine products are not in this checkout (shared/real/safe)")
 def test_a_map_of_genuine_products(tmp_path, monkeypatch):
     monkeypatch.setenv("CLUEMAP_DEVICE", "cpu")

@@ -97,6 +97,7 @@ print(taken() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="the system does not count the bytes read")
 def test_with_a_cache_that_holds_one_block_gdal_reads_every_byte_once(tmp_path):
     """Uncompressed tiles in TIFF: bytes read are blocks read. Without the kept strips they are read again."""

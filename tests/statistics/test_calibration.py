@@ -23,6 +23,7 @@ def drawn(temperature, n=20_000, classes=4, seed=0):
     )[:, 0].numpy()  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
 def test_the_temperature_the_labels_were_drawn_with_is_found(true):
     logits, labels = drawn(true)

@@ -148,6 +148,7 @@ def test_a_damaged_store_costs_no_run(root, caplog, damage):
     assert len(list((root / "mlruns" / "pending").glob("*.jsonl"))) == 1
 
 
+@pytest.mark.slow
 def test_a_database_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
     use_root(tmp_path, monkeypatch)
     import cluemap.tracking.store.mlflow_store as module

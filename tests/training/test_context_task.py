@@ -141,6 +141,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_head_is_dropped_and_the_weights_are_others(whole):
     kept = {kind: weights(whole / kind) for kind in ("pretrain", "joint", "off")}
     assert kept["pretrain"].keys() == kept["joint"].keys() == kept["off"].keys()

@@ -112,6 +112,7 @@ def test_training_moves_weights_and_clues_and_lowers_the_loss(windows, params, w
     assert whole[1].all[STEPS, "loss/classification"] < 0.85 * math.log(2)  # log 2 = knowing nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_after", [1, CLUES - 1, CLUES, CLUES + 1, 11])
 def test_a_stopped_training_ends_with_the_same_bits(windows, params, whole, tmp_path, stopped_after):
     stop = lambda: os.kill(os.getpid(), signal.SIGTERM)

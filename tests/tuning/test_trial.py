@@ -54,6 +54,7 @@ def wait_for(running, word, root):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_points_are_read_as_they_are_written_and_no_process_is_left(begin):
     running, _ = begin({})
     points = finish(running)
@@ -80,6 +81,7 @@ def test_a_stop_is_heard_within_one_step(begin):
     assert not leftovers(running.token)
 
 
+@pytest.mark.slow
 def test_what_does_not_stop_is_killed(begin):
     running, root = begin({"0": "stubborn", "pace": 0.3})
     wait_for(running, "report", root)

@@ -36,6 +36,7 @@ def check_windows(plan, reader, least):
     assert len(reader.blocks) >= 20  # four a fold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_safe, write_files])
 def test_a_described_scene_can_be_read(region, tmp_path, write):
     write(tmp_path / "images", region)

@@ -74,6 +74,7 @@ def folds_of_fields(reader, params):
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 999), block=st.sampled_from([160.0, 240.0, 330.0]), gap=st.sampled_from([70.0, 90.0]),

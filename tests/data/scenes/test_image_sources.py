@@ -49,6 +49,7 @@ def cropped(file, rows, columns):
     write_raster(file, values, crs, pixel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "coarse"), [(95, 48), (95, 47)])
 def test_a_trim_of_odd_size_is_no_other_grid(region, tmp_path, height, coarse):
     """95 px at 10 m, 48 or 47 at 20 m: less than one coarse pixel apart."""

@@ -52,6 +52,7 @@ def stored_value(product, band, row, column):
         return int(handle.read(1, window=Window(column, row, 1, 1))[0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda path: path.name[26:32])
 def test_each_product_reads_alone(product, tmp_path):
     root = scene_of(tmp_path, [product])

@@ -80,6 +80,7 @@ def truth(region):
     return np.where(hidden[:, None], -10000, region.values)
 
 
+@pytest.mark.slow
 def test_every_form_and_crs_gives_the_same_windows(region, scenes):
     expected, days = truth(region), day_numbers()
     seen = set()

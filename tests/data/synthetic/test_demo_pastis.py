@@ -79,6 +79,7 @@ def test_it_is_made_once_and_again_when_damaged(made: Path, tmp_path: Path):
     assert digest(other) != before
 
 
+@pytest.mark.slow
 def test_the_bits_depend_neither_on_processes_nor_on_the_processor(made: Path, tmp_path: Path):
     make_demo(tmp_path / "two", SMALL, processes=2)
     assert digest(tmp_path / "two") == digest(made)

@@ -53,6 +53,7 @@ def test_logits_and_features_agree_with_the_plain_network(tile: int) -> None:
     assert fast.features(*given).shape == (WINDOWS, SMALL.width, HEIGHT, WIDTH)
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_the_plain_network(tile: int) -> None:
     fast = network()
     images, day, valid = inputs()

@@ -106,6 +106,7 @@ def same_bits(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_another_seed_others(parcels, params, whole, tmp_path):
     again, _ = train(parcels, params, tmp_path / "a")
     assert same_bits(again, whole[0])
@@ -113,6 +114,7 @@ def test_same_seed_same_bits_and_another_seed_others(parcels, params, whole, tmp
     assert not same_bits(other, whole[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_after", [1, 15, 22])
 def test_a_stopped_training_ends_with_the_same_bits(parcels, params, whole, tmp_path, stopped_after):
     stop = lambda: os.kill(os.getpid(), signal.SIGTERM)

@@ -189,6 +189,7 @@ def whole(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_the_student_alone_is_published_and_no_map_knows_its_place(whole):
     saved = checkpoints.load(whole / MODEL).tensors
     assert not [name for name in saved if name.startswith(("network/teacher", "network/embed", "network/student"))]
@@ -220,6 +221,7 @@ def test_a_file_of_a_classifier_alone_is_a_classifier(tmp_path, monkeypatch):
     assert type(load_classifier(root / MODEL, of(root)[0])[0]) is Classifier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 5])
 def test_a_stopped_training_ends_with_the_same_bits(whole, tmp_path, monkeypatch, stop):
     root = project(tmp_path)

@@ -220,6 +220,7 @@ def published_alone(root):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 4])
 def test_a_stopped_training_ends_with_the_same_bits(whole, tmp_path, monkeypatch, stop):
     root = project(tmp_path)
