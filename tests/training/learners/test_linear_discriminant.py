@@ -3,8 +3,7 @@
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from cluemap.training.learners import linear_discriminant
-from cluemap.training.learners.linear_discriminant import FARTHEST, LinearDiscriminant, Moments
+from cluemap.training.learners.linear_discriminant import FARTHEST, SHRINKAGE, LinearDiscriminant, Moments
 
 P, F, K = 211, 7, 3
 
@@ -15,19 +14,18 @@ def pixels(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return (draw.normal(size=(P, F)) @ draw.normal(size=(F, F)) + labels[:, None]).astype(np.float32), labels
 
 
-def fitted(even: bool) -> LinearDiscriminant:
+def fitted(even: bool, shrinkage: float = SHRINKAGE) -> LinearDiscriminant:
     x, labels = pixels()
-    model = LinearDiscriminant(F, K, even)
+    model = LinearDiscriminant(F, K, even, shrinkage)
     for start in range(0, P, 50):  # in parts
         model.add(*model.sums_of(x[start : start + 50], labels[start : start + 50]))
     return model.solve()
 
 
-def test_with_the_masks_priors_it_is_scikit_learns(monkeypatch):
-    monkeypatch.setattr(linear_discriminant, "SHRINKAGE", 0.0)
+def test_with_the_masks_priors_it_is_scikit_learns():
     x, labels = pixels()
     theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x, labels).predict_proba(x)
-    np.testing.assert_allclose(fitted(even=False).probabilities(x), theirs, atol=2e-4)
+    np.testing.assert_allclose(fitted(even=False, shrinkage=0.0).probabilities(x), theirs, atol=2e-4)
 
 
 def test_even_priors_take_the_class_sizes_out():
