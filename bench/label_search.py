@@ -1,7 +1,7 @@
 """What each part of the search from image labels is worth (refine.start: image_labels).
 
 Masks of the windows that keep their image labels are searched with a part switched off, a linear learner is fitted on
-them, and its map of the validation fold is scored; seeds draw other windows. A part is a constant of
+them (or trees, with `--learner`), and its map of a fold is scored; seeds draw other windows. A part is a constant of
 training/learners/label_search.py or data/series_features.py. Needs the prepared windows of the data set.
 
     python bench/label_search.py --percents 10 5 --off HAZE=1000 LEAST_SHARE=0 FOLDS=1 SHRINKAGE=0.01
@@ -22,7 +22,7 @@ from cluemap.data.windows import Windows
 from cluemap.params import LabelledParams
 from cluemap.paths import OUT, ROOT, stage_folder
 from cluemap.training.learners import label_search
-from cluemap.training.learners.pixel_learners import LinearLearner
+from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, trees
 from cluemap.training.metrics import Ids, confusion
 from cluemap.training.metrics import scores as scores_of
 
@@ -42,12 +42,14 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, help="folder of the stage prepare (default: that of out/)")
     parser.add_argument("--percents", nargs="+", type=float, default=[10.0], help="of image labels (default: 10)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--fold", choices=["validation", "test"], default="validation")
+    parser.add_argument("--learner", choices=["linear", "trees"], default="linear")
     parser.add_argument("--starts", type=int, default=4)
     parser.add_argument("--off", nargs="*", default=[], metavar="NAME=VALUE", help="constants, each changed alone")
     given = parser.parse_args()
     prepared = given.prepared or stage_folder(given.dataset, "prepare", OUT)
     whole = Windows.open(prepared / "windows")
-    features, validation = SeriesFeatures(whole), whole.indexes("validation")
+    features = SeriesFeatures(whole)
     ids = Ids(len(whole.card.legend.classes), whole.card.legend.background)
     for percent in given.percents:
         for change in ("", *given.off):
@@ -57,8 +59,13 @@ def main() -> None:
                 labelled = LabelledParams(kind="image_labels", share=percent / 100, count=0, file="", seed=seed)
                 windows = with_known_labels(whole, labelled, ROOT, masks=False)
                 masks, _ = label_search.searched(windows, given.starts, seed)
-                learner = LinearLearner(features, even=True, with_zero=True).fit(windows.indexes("train"), masks)
-                counts = confusion(whole.masks("validation"), learner.maps(validation), ids)
+                learner: PixelLearner = (
+                    LinearLearner(features, even=True, with_zero=True)
+                    if given.learner == "linear"
+                    else trees(features, 30000, seed, rounds=150, leaves=31, with_zero=True)
+                )
+                found = learner.fit(windows.indexes("train"), masks).maps(whole.indexes(given.fold))
+                counts = confusion(whole.masks(given.fold), found, ids)
                 scores.append(100 * float(scores_of(counts).miou))
             if change:
                 put(before)
