@@ -97,7 +97,8 @@ def main() -> None:
             found: dict[str, list[dict[str, float]]] = {method: [] for method in given.methods}
             for seed in given.seeds:
                 for method in given.methods:
-                    name = f"{given.dataset} {percent:g} % {given.fold} {' '.join(given.change)} {method} {seed}"
+                    of = f"{given.dataset} {percent:g} % drawn by seed"
+                    name = f"{of} {given.fold} {' '.join(given.change)} {method} {seed}"
                     one = partial(run, method, percent, seed, given, prepared, Path(place))
                     found[method].append(kept.get(name, one))
             for method, runs in found.items():

@@ -30,7 +30,9 @@ from cluemap.training.metrics import scores as scores_of
 def put(change: str) -> str:
     """Set the constant that NAME=VALUE names -> the same for the value it had."""
     name, value = change.split("=")
-    module = next(one for one in (label_search, series_features) if hasattr(one, name))
+    module = next((one for one in (label_search, series_features) if hasattr(one, name)), None)
+    if module is None:
+        raise SystemExit(f"--off: no constant is called {name}")
     before = getattr(module, name)
     setattr(module, name, type(before)(value))
     return f"{name}={before}"

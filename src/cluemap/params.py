@@ -292,9 +292,11 @@ class RefineParams(StepParams):
     dropped_dates: float = Field(ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
-    def _has_probabilities(self) -> "RefineParams":
+    def _has_a_learner(self) -> "RefineParams":
         if self.keep_probabilities and self.learner == "none":
             raise ValueError("keep_probabilities wants a learner, whose they are: learner is none")
+        if self.start == "image_labels" and self.learner == "none":
+            raise ValueError("start: image_labels wants rounds, and learner is none: set learner to linear")
         return self
 
 

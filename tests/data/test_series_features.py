@@ -8,7 +8,18 @@ import pytest
 import torch
 
 from cluemap.data.patches import NODATA
-from cluemap.data.series_features import HAZE, NEAR, SeriesFeatures, median_span, season, years_apart
+from cluemap.data.series_features import (
+    EVERY,
+    HAZE,
+    NEAR,
+    SeriesFeatures,
+    clear_features,
+    even_days,
+    features,
+    median_span,
+    season,
+    years_apart,
+)  # fmt: skip
 from cluemap.model.networks.pixel_segmenter import EvenSeries
 from cluemap.training.parcels import baselines
 
@@ -119,14 +130,14 @@ class Clouded(Stub):
 
 def test_features_of_clear_dates_are_the_weighted_means_that_they_say():
     windows = Clouded(AUTUMN, SPRING)
-    features = SeriesFeatures(windows, clear=True)
-    found = features(np.array([0, 1])).reshape(2, SIZE, SIZE, len(features.days), BANDS)
+    every = even_days(windows, np.array([0, 1]), EVERY)
+    found = clear_features(windows, np.array([0, 1]), every).reshape(2, SIZE, SIZE, len(every), BANDS)
     for index, row, column in np.ndindex(2, SIZE, SIZE):
         images, days, valid = windows.series(index)
         dates = season(days)
-        dates = dates + 365 * years_apart(dates[valid], features.days)
+        dates = dates + 365 * years_apart(dates[valid], every)
         seen = [t for t in range(len(days)) if valid[t] and (images[t, :, row, column] != NODATA).all()]
-        for place, day in enumerate(features.days):
+        for place, day in enumerate(every):
             if not seen:
                 assert (found[index, row, column, place] == 0).all()
                 continue
@@ -145,8 +156,9 @@ def test_clouds_hardly_reach_the_features_of_clear_dates():
     clear, clouded = Stub(AUTUMN), Clouded(AUTUMN)
     clear.card = clouded.card
     apart = {}
-    for kind in (False, True):
-        one, other = (SeriesFeatures(windows, clear=kind)(np.array([0]))[0, 0, 0] for windows in (clear, clouded))
+    every = even_days(clear, np.array([0]), EVERY)
+    for kind in (features, clear_features):
+        one, other = (kind(windows, np.array([0]), every)[0, 0, 0] for windows in (clear, clouded))
         apart[kind] = float(np.abs(one - other).max())
-    assert apart[False] > 3000
-    assert apart[True] < 200
+    assert apart[features] > 3000
+    assert apart[clear_features] < 200

@@ -112,10 +112,10 @@ def test_no_pixel_gets_a_class_that_is_not_in_its_image_label(copy, learner, fol
             assert {*np.unique(mask)} <= {0, 255, *(np.flatnonzero(label) + 1)}
 
 
-@pytest.mark.parametrize("learner", ["trees", "network"])
-def test_the_same_again_and_no_trace_of_the_truth(copy, learner):
+@pytest.mark.parametrize(("learner", "start"), [("trees", "masks"), ("network", "masks"), ("linear", "image_labels")])
+def test_the_same_again_and_no_trace_of_the_truth(copy, learner, start):
     """The training truth, the validation truth and the test truth are noise: the masks keep their bits."""
-    first = stage_of(copy, **SMALL, learner=learner, keep_probabilities=True)
+    first = stage_of(copy, **SMALL, learner=learner, start=start, keep_probabilities=True)
     refine_masks(first, first.windows())
     before, shares = published(first), read_probabilities(first.folder / "masks", first.windows())
     for split in ("train", "validation", "test"):
@@ -245,7 +245,7 @@ def test_folds_keep_patches_together_and_no_learner_is_asked_of_its_own_windows(
 
 
 def test_a_start_without_cams_owes_nothing_to_them(copy):
-    stage = stage_of(copy, start="image_labels", starts=2)
+    stage = stage_of(copy, learner="linear", start="image_labels", starts=2)
     windows = stage.windows()
     found = refine_masks(stage, windows)
     assert found["rounds"] >= 1

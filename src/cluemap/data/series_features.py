@@ -39,9 +39,8 @@ def median_span(spans: NDArray[np.int64]) -> tuple[float, float]:
 class SeriesFeatures:
     """Features of any windows of a data set: the bands at every 15th day, the days taken from the training windows."""
 
-    def __init__(self, windows: Windows, clear: bool = False):
-        """clear: weighted means in which dates under cloud, haze or snow hardly count, instead of interpolation."""
-        self.windows, self._made = windows, clear_features if clear else features
+    def __init__(self, windows: Windows):
+        self.windows = windows
         self.days = even_days(windows, windows.indexes("train"), EVERY)
         self.count = len(self.days) * len(windows.card.legend.bands)
         self._kept: dict[int, NDArray[np.float32]] = {}
@@ -51,9 +50,9 @@ class SeriesFeatures:
         """-> n h w f."""
         missing = np.array([index for index in indexes.tolist() if index not in self._kept], np.int64)
         if len(self._kept) + len(missing) > self._room:
-            return self._made(self.windows, indexes, self.days)
+            return features(self.windows, indexes, self.days)
         if len(missing):
-            self._kept.update(zip(missing.tolist(), self._made(self.windows, missing, self.days), strict=True))
+            self._kept.update(zip(missing.tolist(), features(self.windows, missing, self.days), strict=True))
         return np.stack([self._kept[index] for index in indexes.tolist()])
 
 
@@ -83,7 +82,7 @@ def clear_features(windows: Windows, indexes: NDArray[np.int64], days: NDArray[n
     """-> n h w f: bands at `days` (f = g c), means over the dates with data; 0 without any.
 
     A date's weight is exp(-|its day - day| / NEAR - (its blue - darkest blue of the pixel) / HAZE): clouds, haze and
-    snow are bright in blue, and a series is darkest where it shows land. No cloud mask and no label is asked for.
+    snow are bright in blue, and a series is dark where it shows land. No cloud mask and no label is asked for.
     """
     size, bands, legend = windows.card.size, len(windows.card.legend.bands), windows.card.legend
     blue, haze = legend.true_colour[2], HAZE * legend.reflectance_scale

@@ -23,7 +23,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> words, changes
     "unbound": ("place in the teacher alone, image labels not used", {**TEACHER, "semisupervised.image_labels": False}),
 }
 SEGMENTER = {**TEACHER, "semisupervised.classifier": False}
-SEARCHED = {"refine.start": "image_labels"}
+SEARCHED = {"refine.start": "image_labels", "refine.learner": "linear"}
 IMAGE_LABEL_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "alone": METHODS["alone"],
     "segmenter": ("teacher of the segmenter", SEGMENTER),

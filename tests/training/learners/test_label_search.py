@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from builders import write_prepared
 
+from cluemap.data.series_features import SeriesFeatures
 from cluemap.data.windows import Windows
+from cluemap.errors import TrainingError
 from cluemap.training.learners import label_search
 from cluemap.training.learners.label_search import LabelSearch, searched
 from cluemap.training.learners.linear_discriminant import LinearDiscriminant, Moments
@@ -58,6 +60,30 @@ def test_what_a_label_does_not_say_may_be_there_and_need_not():
     assert (found.masks == truth).mean() > 0.9
 
 
+def test_a_class_that_one_window_names_is_not_lost():
+    draw = np.random.default_rng(2)
+    truth = np.repeat(np.array([[1, 0], [2, 0], [1, 2], [2, 1], [1, 0], [3, 2]])[:, None], [4, 3], axis=2)
+    truth = truth.repeat(SIZE, axis=1)
+    features = (MEANS[truth] + draw.normal(0, 1, (*truth.shape, FEATURES))).astype(np.float32)
+    labels = np.stack([(truth == k).any(axis=(1, 2)) for k in range(1, CLASSES + 1)], axis=1)
+    found = LabelSearch(features, labels, labels, 0).from_start(0)
+    assert (found.masks[-1] == 3).mean() >= label_search.LEAST_SHARE
+
+
+def test_every_round_keeps_the_classes_that_a_label_names(monkeypatch):
+    features, _, labels = land()
+    asked = []
+
+    def spy(probabilities, present, share, real=label_search.at_least):
+        asked.append((present, share))
+        return real(probabilities, present, share)
+
+    monkeypatch.setattr(label_search, "at_least", spy)
+    LabelSearch(features, labels, labels, 0).from_start(0)
+    assert len(asked) == label_search.ROUNDS
+    assert all(share == label_search.LEAST_SHARE and (present[:, 1:] == labels).all() for present, share in asked)
+
+
 @pytest.fixture
 def windows(tmp_path) -> Windows:
     write_prepared(
@@ -88,6 +114,36 @@ def test_the_start_that_foretells_most_gives_the_masks(windows, monkeypatch):
 
 
 def test_of_many_windows_a_part_is_searched(windows, monkeypatch):
-    monkeypatch.setattr(label_search, "WINDOWS", 6)
+    monkeypatch.setattr(label_search, "PIXELS", 6 * 7**2)
     masks, _ = searched(windows, 1, seed=0)
-    assert ((masks != 255).any(axis=(1, 2))).sum() == 6
+    taken = (masks != 255).any(axis=(1, 2))
+    assert taken.sum() == 6
+    for mask, label in zip(masks[taken], windows.image_labels[windows.indexes("train")][taken], strict=True):
+        assert {*np.unique(mask)} <= {0, 255, *(np.flatnonzero(label) + 1)}
+
+
+def test_series_are_seen_without_their_clouds(windows, monkeypatch):
+    seen = []
+
+    def spy(given, indexes, days, real=label_search.clear_features):
+        seen.append((indexes.tolist(), days.tolist()))
+        return real(given, indexes, days)
+
+    monkeypatch.setattr(label_search, "clear_features", spy)
+    searched(windows, 1, seed=0)
+    assert seen == [(windows.indexes("train").tolist(), SeriesFeatures(windows).days.tolist())]
+
+
+def test_too_few_windows_and_starts_that_find_nothing_are_errors(windows, monkeypatch):
+    train = windows.indexes("train")
+    with pytest.raises(TrainingError, match=r"compares windows, and 1 training window has an image label: give more"):
+        searched(windows.hiding(train[1:], image_labels=True), 1, seed=0)
+    scores = iter([np.nan, -1.0, np.nan, np.nan])
+    monkeypatch.setattr(
+        LabelSearch,
+        "from_start",
+        lambda self, number: label_search.Found(np.full((13, 7, 7), number, np.uint8), next(scores)),
+    )
+    assert (searched(windows, 2, seed=0)[0] == 1).all()
+    with pytest.raises(TrainingError, match=r"told nothing apart in 13 windows"):
+        searched(windows, 2, seed=0)

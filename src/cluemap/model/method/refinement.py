@@ -28,8 +28,8 @@ def constrained(probabilities: NDArray[np.float32], may: NDArray[np.bool_]) -> N
 
 
 def at_least(probabilities: NDArray[np.float32], present: NDArray[np.bool_], share: float) -> NDArray[np.float32]:
-    """n h w s, n s (whether an id is known to be in the window) -> n h w s: in each window every id that is present has
-    at least `share` of the mean over the pixels, as far as its probabilities are not 0. Sums stay 1.
+    """n h w s, n s (whether an id shall be in the window) -> n h w s: in each window each of those ids has at least
+    `share` of the mean over the pixels, as far as all of them fit and its probabilities are not 0. Sums stay 1.
 
     An image label says that a class is there: a learner that gives it to no pixel of the window has not learned it. The
     ids' probabilities are multiplied by one number a window, which keeps their order among the pixels.
