@@ -209,7 +209,8 @@ def test_killed_five_times_and_stopped_once_ends_with_the_same_bits(whole, tmp_p
         process.kill()
         process.communicate()
     process = start(root)
-    wait_for_step(root, 27, process)
+    # the killed one may have come further than asked: a signal that comes before this one's first step finds no handler
+    wait_for_step(root, min(max(27, saved_step(root) + 1), 30), process)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
     assert process.returncode in (130, 0), said
