@@ -22,7 +22,7 @@ from cluemap.model.method.refinement import allowed, at_least, constrained, deci
 from cluemap.training.learners.linear_discriminant import LinearDiscriminant, Moments
 
 PIXELS = 400 * 24**2  # of the windows that are searched at most, drawn with even shares of the classes
-FOLDS = 10
+FOLDS = 20
 ROUNDS = 16
 CONFIDENCE = 0.5
 LEAST_SHARE = 0.1  # of a window, for each class of its image label, and for 0 (docs/few_labels.md)
