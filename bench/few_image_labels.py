@@ -10,8 +10,6 @@ classifier share its masks: they are made once.
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -24,8 +22,7 @@ from few_labels import Finished, percents
 from cluemap.data.splits.labelled_part import with_known_labels
 from cluemap.data.windows import Windows
 from cluemap.experiments.few_labels import IMAGE_LABEL_METHODS
-from cluemap.experiments.pipelines import write_changed
-from cluemap.files import read_json
+from cluemap.experiments.pipelines import Pipeline, write_changed
 from cluemap.model.storage.trained_models import SEGMENTER, load_segmenter
 from cluemap.params import load_params
 from cluemap.paths import OUT, ROOT, stage_folder
@@ -50,33 +47,29 @@ def run(
     if percent == 100:
         changes["labelled.share"] = 1.0
     taught = "taught" if method == "teacher" and percent < 100 else "plain"
-    masks = place / f"{percent:g}_{seed}_{taught}"
     with tempfile.TemporaryDirectory() as folder:
-        file, out = Path(folder) / "params.yaml", Path(folder) / "out"
-        write_changed(ROOT / "params.yaml", given.dataset, changes, file)
-        if not masks.exists():
-            run_stages(CLUE_MASKS, given.dataset, file, masks, prepared)
-        shutil.copytree(masks, out)
-        run_stages(("refine_masks", "train_segmenter"), given.dataset, file, out, prepared)
-        params, folder_of = load_params(given.dataset, file), lambda stage: stage_folder(given.dataset, stage, out)
+        clue_masks = Pipeline(given.dataset, place / f"{percent:g}_{seed}_{taught}", prepared)
+        own = Pipeline(given.dataset, Path(folder), prepared)
+        for one in (clue_masks, own):
+            one.folder.mkdir(exist_ok=True)
+            write_changed(ROOT / "params.yaml", given.dataset, changes, one.params_file)
+        clue_masks.run(CLUE_MASKS)
+        own.take(clue_masks, CLUE_MASKS)
+        own.run(("refine_masks", "train_segmenter"))
+        params = load_params(given.dataset, own.params_file)
         windows = with_known_labels(Windows.open(prepared / "windows"), params.labelled, ROOT, masks=False)
-        network, _ = load_segmenter(folder_of("train_segmenter") / "model" / SEGMENTER, windows)
+        model = stage_folder(given.dataset, "train_segmenter", own.folder) / "model" / SEGMENTER
+        network, _ = load_segmenter(model, windows)
         found = score_on(network, windows, given.fold, params, distributed.alone())
-        classifier = read_json(folder_of("train_classifier") / "metrics.json")["validation"]
+        classifier = own.metrics("train_classifier")["validation"]
         return {
             "miou": float(found.miou),
             "accuracy": float(found.overall_accuracy),
-            "refined": read_json(folder_of("refine_masks") / "metrics.json")["train"]["miou"],
-            "clue": read_json(folder_of("make_masks") / "metrics.json")["sources"]["clue"]["train"]["miou"],
+            "refined": own.metrics("refine_masks")["train"]["miou"],
+            "clue": own.metrics("make_masks")["sources"]["clue"]["train"]["miou"],
             "precision": classifier["mean_average_precision"],
             "validation_clue": classifier["clue_cam_miou_fixed"],
         }
-
-
-def run_stages(stages: tuple[str, ...], dataset: str, params: Path, out: Path, prepared: Path) -> None:
-    for stage in stages:
-        script = [sys.executable, str(ROOT / "src" / f"{stage}.py"), "--dataset", dataset]
-        subprocess.run([*script, "--params", params, "--out", out, "--prepared", prepared], check=True)
 
 
 def main() -> None:

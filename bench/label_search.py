@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import numpy as np
+from few_labels import scored
 
 from cluemap.data import series_features
 from cluemap.data.series_features import SeriesFeatures
@@ -23,8 +24,6 @@ from cluemap.params import LabelledParams
 from cluemap.paths import OUT, ROOT, stage_folder
 from cluemap.training.learners import label_search
 from cluemap.training.learners.pixel_learners import LinearLearner, PixelLearner, trees
-from cluemap.training.metrics import Ids, confusion
-from cluemap.training.metrics import scores as scores_of
 
 
 def put(change: str) -> str:
@@ -51,8 +50,7 @@ def main() -> None:
     given = parser.parse_args()
     prepared = given.prepared or stage_folder(given.dataset, "prepare", OUT)
     whole = Windows.open(prepared / "windows")
-    features = SeriesFeatures(whole)
-    ids = Ids(len(whole.card.legend.classes), whole.card.legend.background)
+    features, asked = SeriesFeatures(whole), whole.indexes(given.fold)
     for percent in given.percents:
         for change in ("", *given.off):
             before = put(change) if change else ""
@@ -66,9 +64,8 @@ def main() -> None:
                     if given.learner == "linear"
                     else trees(features, 30000, seed, rounds=150, leaves=31, with_zero=True)
                 )
-                found = learner.fit(windows.indexes("train"), masks).maps(whole.indexes(given.fold))
-                counts = confusion(whole.masks(given.fold), found, ids)
-                scores.append(100 * float(scores_of(counts).miou))
+                found = learner.fit(windows.indexes("train"), masks).maps(asked)
+                scores.append(100 * float(scored(whole, given.fold, asked, found).miou))
             if change:
                 put(before)
             each = ", ".join(f"{score:.1f}" for score in scores)

@@ -42,8 +42,10 @@ LONGEST = (  # a minute of a core or more each, the longest first; the order of 
 )
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """One process a core; two where slow tests run: half of their time they wait for servers, signals, schedulers."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # xdist itself knows what to do
     return (os.cpu_count() or 1) * (1 if "not slow" in config.option.markexpr else 2)
 
 

@@ -19,7 +19,7 @@ from cluemap.data.series_features import (
     median_span,
     season,
     years_apart,
-)  # fmt: skip
+)
 from cluemap.model.networks.pixel_segmenter import EvenSeries
 from cluemap.training.parcels import baselines
 

@@ -109,7 +109,7 @@ VARIANTS: dict[str, Variant] = {
          Row("trees, masks not refined, test", "evaluate", at("baselines", "trees", "weak", "miou"))),
     ),
     "no_cams": Variant(
-        {"refine.start": "image_labels", "refine.learner": "linear", "refine.rounds": 10}, ("refine_masks",),
+        {**few_labels.SEARCHED, "refine.rounds": 10}, ("refine_masks",),
         (Row("refined masks, from the image labels without any CAM", "refine_masks", at("train", "miou")),),
     ),
     "refined_by_trees": _refined_by("trees"),

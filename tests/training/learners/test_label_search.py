@@ -18,7 +18,12 @@ MEANS = np.random.default_rng(11).normal(0, 4, (CLASSES + 1, FEATURES))
 def land(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features n h w f, true ids n h w and image labels n k of windows of two halves, a class each."""
     draw = np.random.default_rng(seed)
-    truth = np.repeat(draw.integers(0, CLASSES + 1, (WINDOWS, 1, 2)), [4, 3], axis=2).repeat(SIZE, axis=1)
+    return seen(draw.integers(0, CLASSES + 1, (WINDOWS, 2)), draw)
+
+
+def seen(halves: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids n 2 of the windows' halves -> as `land`."""
+    truth = np.repeat(halves[:, None], [4, 3], axis=2).repeat(SIZE, axis=1)
     features = MEANS[truth] + draw.normal(0, 1, (*truth.shape, FEATURES))
     labels = np.stack([(truth == k).any(axis=(1, 2)) for k in range(1, CLASSES + 1)], axis=1)
     return features.astype(np.float32), truth, labels
@@ -30,8 +35,7 @@ def test_a_window_is_asked_of_a_learner_of_the_other_folds_windows():
     masks = truth.astype(np.uint8)
     masks[::2, 0] = 255
     found = search.answers(masks)
-    moments = Moments.none(FEATURES)
-    moments.add(Moments.of(features.reshape(-1, FEATURES)))
+    moments = Moments.of(features.reshape(-1, FEATURES))
     assert len({*search.fold}) == label_search.FOLDS
     for row in range(WINDOWS):
         others = search.fold != search.fold[row]
@@ -61,11 +65,8 @@ def test_what_a_label_does_not_say_may_be_there_and_need_not():
 
 
 def test_a_class_that_one_window_names_is_not_lost():
-    draw = np.random.default_rng(2)
-    truth = np.repeat(np.array([[1, 0], [2, 0], [1, 2], [2, 1], [1, 0], [3, 2]])[:, None], [4, 3], axis=2)
-    truth = truth.repeat(SIZE, axis=1)
-    features = (MEANS[truth] + draw.normal(0, 1, (*truth.shape, FEATURES))).astype(np.float32)
-    labels = np.stack([(truth == k).any(axis=(1, 2)) for k in range(1, CLASSES + 1)], axis=1)
+    halves = np.array([[1, 0], [2, 0], [1, 2], [2, 1], [1, 0], [3, 2]])
+    features, _, labels = seen(halves, np.random.default_rng(2))
     found = LabelSearch(features, labels, labels, 0).from_start(0)
     assert (found.masks[-1] == 3).mean() >= label_search.LEAST_SHARE
 
@@ -84,6 +85,13 @@ def test_every_round_keeps_the_classes_that_a_label_names(monkeypatch):
     assert all(share == label_search.LEAST_SHARE and (present[:, 1:] == labels).all() for present, share in asked)
 
 
+def starts_that_foretell(monkeypatch, *scores: float) -> None:
+    """Starts of the fixture's windows: the masks are all the start's number, the scores are these one after another."""
+    left = iter(scores)
+    ends = lambda self, number: label_search.Found(np.full((13, 7, 7), number, np.uint8), next(left))
+    monkeypatch.setattr(LabelSearch, "from_start", ends)
+
+
 @pytest.fixture
 def windows(tmp_path) -> Windows:
     write_prepared(
@@ -100,14 +108,7 @@ def test_the_start_that_foretells_most_gives_the_masks(windows, monkeypatch):
     np.testing.assert_array_equal(masks, again)
     for mask, label in zip(masks, windows.image_labels[windows.indexes("train")], strict=True):
         assert {*np.unique(mask)} <= {0, 255, *(np.flatnonzero(label) + 1)}
-    scores = iter([-2.0, -1.0, -3.0])
-    made = []
-
-    def from_start(self, number):
-        made.append(np.full((13, 7, 7), number, np.uint8))
-        return label_search.Found(made[-1], next(scores))
-
-    monkeypatch.setattr(LabelSearch, "from_start", from_start)
+    starts_that_foretell(monkeypatch, -2.0, -1.0, -3.0)
     masks, foretold = searched(windows, 3, seed=5)
     assert foretold == [-2.0, -1.0, -3.0]
     assert (masks == 1).all()
@@ -138,12 +139,7 @@ def test_too_few_windows_and_starts_that_find_nothing_are_errors(windows, monkey
     train = windows.indexes("train")
     with pytest.raises(TrainingError, match=r"compares windows, and 1 training window has an image label: give more"):
         searched(windows.hiding(train[1:], image_labels=True), 1, seed=0)
-    scores = iter([np.nan, -1.0, np.nan, np.nan])
-    monkeypatch.setattr(
-        LabelSearch,
-        "from_start",
-        lambda self, number: label_search.Found(np.full((13, 7, 7), number, np.uint8), next(scores)),
-    )
+    starts_that_foretell(monkeypatch, np.nan, -1.0, np.nan, np.nan)
     assert (searched(windows, 2, seed=0)[0] == 1).all()
     with pytest.raises(TrainingError, match=r"told nothing apart in 13 windows"):
         searched(windows, 2, seed=0)
